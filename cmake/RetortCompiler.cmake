@@ -1,0 +1,31 @@
+# Warnings, sanitizers, ccache, and the helper that makes a library target.
+find_program(RETORT_CCACHE ccache)
+if(RETORT_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${RETORT_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${RETORT_CCACHE})
+endif()
+
+add_library(retort_options INTERFACE)
+target_compile_features(retort_options INTERFACE cxx_std_20)
+target_include_directories(retort_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+target_compile_options(retort_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wno-psabi>)
+if(RETORT_NATIVE)
+  target_compile_options(retort_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
+endif()
+if(RETORT_ASAN)
+  target_compile_options(retort_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined -fno-omit-frame-pointer -g>)
+  target_link_options(retort_options INTERFACE -fsanitize=address,undefined)
+endif()
+
+# retort_library(engine SOURCES... DEPENDS...): static library retort_engine, alias retort::engine.
+function(retort_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(retort_${name} STATIC ${ARG_SOURCES})
+  add_library(retort::${name} ALIAS retort_${name})
+  set_target_properties(retort_${name} PROPERTIES EXPORT_NAME ${name})
+  target_link_libraries(retort_${name} PUBLIC ${ARG_PUBLIC} PRIVATE $<BUILD_INTERFACE:retort_options> ${ARG_PRIVATE})
+  target_compile_features(retort_${name} PUBLIC cxx_std_20)
+  target_include_directories(retort_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/retort>)
+endfunction()

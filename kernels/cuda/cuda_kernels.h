@@ -1,0 +1,76 @@
+// The hand-written CUDA kernels; one .cu file a family. Memory, streams and what goes to libraries is added by
+// CudaBackend on a device, and by SimtBackend where the tests run these kernels on the CPU.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace retort::kernels {
+
+class CudaKernels : public Backend {
+ public:
+  // elementwise
+  void fill(View out, double value, Stream stream) override;
+  void convert(ConstView x, View y, Stream stream) override;
+  void add(ConstView a, ConstView b, View y, Stream stream) override;
+  void accumulate(ConstView x, View y, Stream stream) override;
+  void scale(ConstView x, double factor, View y, Stream stream) override;
+  void activation(ConstView x, Activation kind, View y, Stream stream) override;
+  void activation_backward(ConstView y, ConstView dy, Activation kind, View dx, Stream stream) override;
+  void square(ConstView x, View y, Stream stream) override;
+  void square_backward(ConstView x, ConstView dy, View dx, Stream stream) override;
+  void dropout(ConstView x, ConstView sample_ids, ConstView epoch, double p, RandomKey key, View y,
+               Stream stream) override;
+
+  // reduce
+  void sum(ConstView x, double factor, View y, Stream stream) override;
+  void broadcast(ConstView x, double factor, View y, Stream stream) override;
+  void sum_rows(ConstView x, View y, Stream stream) override;
+  void norm(ConstView x, View y, Stream stream) override;
+  void accumulate_nonfinite(ConstView x, View y, Stream stream) override;
+
+  // shape
+  void copy_rows(ConstView x, std::int64_t x_pitch, View out, std::int64_t out_pitch, std::int64_t rows,
+                 std::int64_t columns, Stream stream) override;
+  void gather(ConstView x, ConstView indices, View out, Stream stream) override;
+
+  // batch_norm
+  void batch_norm_training(ConstView x, ConstView residual, ConstView gamma, ConstView beta, double momentum,
+                           double epsilon, Activation act, View y, View mean, View invstd, View running_mean,
+                           View running_var, View counter, Stream stream) override;
+  void batch_norm_inference(ConstView x, ConstView residual, ConstView gamma, ConstView beta, ConstView running_mean,
+                            ConstView running_var, double epsilon, Activation act, View y, Stream stream) override;
+  void batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView mean, ConstView invstd,
+                           Activation act, bool batch_statistics, View dx, View dresidual, View dgamma, View dbeta,
+                           Stream stream) override;
+
+  // pool
+  void max_pool(ConstView x, const PoolParams& params, View y, View argmax, Stream stream) override;
+  void max_pool_backward(ConstView dy, ConstView argmax, const PoolParams& params, View dx, Stream stream) override;
+  void average_pool(ConstView x, const PoolParams& params, View y, Stream stream) override;
+  void average_pool_backward(ConstView dy, const PoolParams& params, View dx, Stream stream) override;
+  void adaptive_average_pool(ConstView x, View y, Stream stream) override;
+  void adaptive_average_pool_backward(ConstView dy, View dx, Stream stream) override;
+
+  // rows
+  void softmax(ConstView x, View y, Stream stream) override;
+  void softmax_backward(ConstView y, ConstView dy, View dx, Stream stream) override;
+  void log_softmax(ConstView x, View y, Stream stream) override;
+  void log_softmax_backward(ConstView y, ConstView dy, View dx, Stream stream) override;
+  void l2_normalize(ConstView x, double epsilon, View y, View norm, Stream stream) override;
+  void l2_normalize_backward(ConstView y, ConstView norm, ConstView dy, double epsilon, View dx,
+                             Stream stream) override;
+  void cross_entropy(ConstView logits, ConstView labels, double smoothing, View loss, View log_sum_exp,
+                     Stream stream) override;
+  void cross_entropy_backward(ConstView logits, ConstView labels, ConstView log_sum_exp, ConstView dloss,
+                              double smoothing, View dlogits, Stream stream) override;
+  void accumulate_metrics(ConstView logits, ConstView labels, View metrics, Stream stream) override;
+
+  // optimizer
+  void optimizer_step(const OptimizerArgs& args, Stream stream) override;
+
+  // augment
+  void augment(const AugmentParams& params, ConstView images, ConstView indices, ConstView epoch, View out,
+               Stream stream) override;
+};
+
+}  // namespace retort::kernels
