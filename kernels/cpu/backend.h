@@ -34,6 +34,7 @@ class CpuBackend : public Backend {
   void activation_backward(ConstView y, ConstView dy, Activation kind, View dx, Stream stream) override;
   void square(ConstView x, View y, Stream stream) override;
   void square_backward(ConstView x, ConstView dy, View dx, Stream stream) override;
+  void reciprocal_sqrt(ConstView x, double epsilon, View y, Stream stream) override;
   void dropout(ConstView x, ConstView sample_ids, ConstView epoch, double p, RandomKey key, View y,
                Stream stream) override;
 
