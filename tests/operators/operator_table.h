@@ -17,21 +17,27 @@ struct Input {
   enum class Kind { normal, distinct, labels, positive, constant };
   Shape shape;
   Kind kind = Kind::normal;
-  double parameter = 1.0;     // normal: standard deviation; labels: their number; constant: the value
-  bool accumulated = false;   // kept in the accumulation type (f64 or f32) when the case runs in bf16: BN parameters
-  double offset = 0.0;        // added to every value
+  double parameter = 1.0;    // normal: standard deviation; labels: their number; constant: the value
+  bool accumulated = false;  // kept in the accumulation type (f64 or f32) when the case runs in bf16: BN parameters
+  double offset = 0.0;       // added to every value
 };
 
-inline Input normal(Shape shape, double deviation = 1.0) { return {shape, Input::Kind::normal, deviation}; }
+inline Input normal(Shape shape, double deviation = 1.0) {
+  return {shape, Input::Kind::normal, deviation};
+}
 // All values different, at least 0.02 apart: no ties and no kinks for max-pooling.
-inline Input distinct(Shape shape) { return {shape, Input::Kind::distinct}; }
+inline Input distinct(Shape shape) {
+  return {shape, Input::Kind::distinct};
+}
 inline Input labels(std::int64_t rows, int classes) {
   return {{rows}, Input::Kind::labels, static_cast<double>(classes)};
 }
 inline Input parameter(std::int64_t channels, double offset = 0.0) {
   return {{channels}, Input::Kind::normal, 0.5, true, offset};
 }
-inline Input positive_parameter(std::int64_t channels) { return {{channels}, Input::Kind::positive, 1.0, true}; }
+inline Input positive_parameter(std::int64_t channels) {
+  return {{channels}, Input::Kind::positive, 1.0, true};
+}
 
 using Apply = std::function<Tensor(const std::vector<Tensor>&)>;
 using Reference = std::function<reference::Array(const std::vector<reference::Array>&)>;

@@ -22,15 +22,23 @@ std::vector<double> values_of(const Input& input, std::uint32_t stream) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double z = standard_normal(stream, static_cast<std::uint32_t>(i));
     switch (input.kind) {
-      case Input::Kind::normal: values[i] = input.parameter * z; break;
+      case Input::Kind::normal:
+        values[i] = input.parameter * z;
+        break;
       case Input::Kind::distinct:  // a permutation of multiples of 0.02 (7919 is prime and larger than any case)
-        values[i] = 0.02 * static_cast<double>((i * 7919 + 13) % values.size()) - 0.01 * static_cast<double>(values.size());
+        values[i] =
+            0.02 * static_cast<double>((i * 7919 + 13) % values.size()) - 0.01 * static_cast<double>(values.size());
         break;
       case Input::Kind::labels:
-        values[i] = random_block(5, stream, 0, 0, static_cast<std::uint32_t>(i)).v[0] % static_cast<std::uint32_t>(input.parameter);
+        values[i] = random_block(5, stream, 0, 0, static_cast<std::uint32_t>(i)).v[0] %
+                    static_cast<std::uint32_t>(input.parameter);
         break;
-      case Input::Kind::positive: values[i] = 0.25 + std::abs(z); break;
-      case Input::Kind::constant: values[i] = input.parameter; break;
+      case Input::Kind::positive:
+        values[i] = 0.25 + std::abs(z);
+        break;
+      case Input::Kind::constant:
+        values[i] = input.parameter;
+        break;
     }
     values[i] += input.offset;
   }
@@ -153,8 +161,7 @@ TEST_P(Operator, LowerPrecisionGradientsMatchF64) {
         return gradients;
       }();
       const auto actual = gradients_of(row(), dtype, device);
-      const double tolerance =
-          dtype == DType::f32 ? row().f32_gradient_tolerance : row().bf16_gradient_tolerance;
+      const double tolerance = dtype == DType::f32 ? row().f32_gradient_tolerance : row().bf16_gradient_tolerance;
       for (std::size_t i = 0; i < exact.size(); ++i) {
         expect_close(actual[i], exact[i], tolerance,
                      fmt::format("{} on {}, gradient of input {}", name_of(dtype), device.to_string(), i));
