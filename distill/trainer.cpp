@@ -1,5 +1,7 @@
 #include "distill/trainer.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -16,11 +18,19 @@ namespace retort {
 namespace {
 
 using Json = nlohmann::ordered_json;
+constexpr std::int64_t kEvaluationBatch = 256;
+
 using Clock = std::chrono::steady_clock;
 
-Json to_json(const Metrics& m) { return {{"loss", m.loss}, {"top1", m.top1}, {"top5", m.top5}}; }
+Json to_json(const Metrics& m) {
+  return {{"loss", m.loss}, {"top1", m.top1}, {"top5", m.top5}};
+}
 
-// A stream of its own for the whole run: the null stream of CUDA cannot be captured.
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// A stream of its own for the whole run: CUDA's null stream cannot be captured.
 class RunStream {
  public:
   explicit RunStream(Device device)
@@ -35,6 +45,24 @@ class RunStream {
   StreamGuard guard_;
 };
 
+std::int64_t steps_per_epoch(const TrainConfig& config, const Session& session) {
+  return static_cast<std::int64_t>(batches_of(session.train, config.data.batch_size).size());
+}
+
+std::int64_t total_steps(const TrainConfig& config, std::int64_t per_epoch) {
+  const std::int64_t by_epochs = config.train.epochs * per_epoch;
+  return config.train.max_steps > 0 ? std::min(config.train.max_steps, by_epochs) : by_epochs;
+}
+
+StepOptions step_options(const TrainConfig& config, const Session& session) {
+  StepOptions options;
+  options.augment = session.augment;
+  options.dtype = session.arithmetic.dtype;
+  options.math = session.arithmetic.math;
+  options.seed = config.seed;
+  return options;
+}
+
 class Trainer {
  public:
   Trainer(const TrainConfig& config, const TrainerOptions& options)
@@ -44,27 +72,23 @@ class Trainer {
         session_(make_session(config)),
         objective_(*session_.model, config.train.label_smoothing),
         optimizer_(session_.model->parameters(), optimizer_options(config)),
-        steps_per_epoch_(static_cast<std::int64_t>(
-            batches_of(session_.train, config.data.batch_size).size())),
-        schedule_(make_schedule()),
-        step_(*session_.model, objective_, optimizer_, session_.train_data, step_options()) {}
+        schedule_(schedule_options(config), steps_per_epoch(config, session_),
+                  total_steps(config, steps_per_epoch(config, session_))),
+        step_(*session_.model, objective_, optimizer_, session_.train_data, step_options(config, session_)),
+        run_(options.resume ? RunDirectory::open(config.output_root, config.name, options.version)
+                            : RunDirectory::create(config.output_root, config.name)) {}
 
   TrainSummary run();
 
  private:
-  void begin();
+  void announce();
   bool train_epoch();  // false: stop was requested
-  void collect(bool wait);
+  void collect();
   void end_epoch();
-  void save_last();
-  void save_weights(const std::string& file, int epoch, const std::optional<Metrics>& validation);
+  bool out_of_patience() const;
+  void save_weights(const char* file, int epoch, const std::optional<Metrics>& validation);
   void test(TrainSummary& summary);
   [[noreturn]] void stop_nonfinite(const StepRecord& record);
-
- private:
-  std::int64_t total_steps() const;
-  Schedule make_schedule() const;
-  StepOptions step_options() const;
 
   const TrainConfig& config_;
   const TrainerOptions& options_;
@@ -72,11 +96,196 @@ class Trainer {
   Session session_;
   CrossEntropyObjective objective_;
   Optimizer optimizer_;
-  std::int64_t steps_per_epoch_;
   Schedule schedule_;
   TrainingStep step_;
+  RunDirectory run_;
   TrainState state_;
+  Clock::time_point resumed_at_ = Clock::now();
+  Progress progress_;
 };
 
+void Trainer::announce() {
+  const ParameterStore& parameters = session_.model->parameters();
+  run_.print("{}: {} on {}, {}, {}", config_.name, config_.model.arch, config_.data.dataset, config_.precision,
+             kernels::backend(session_.device).description());
+  run_.print("{:L} parameters; {:L} training, {:L} validation and {:L} test images; {}", parameters.parameter_count(),
+             session_.train.size(), session_.validation.size(), session_.test.size(), run_.path().string());
+  if (!session_.init_report.empty()) run_.print("{}", session_.init_report);
+  if (state_.step > 0) run_.print("resumed after step {}, epoch {}", state_.step, state_.epoch + 1);
+}
+
+TrainSummary Trainer::run() {
+  if (options_.resume) {
+    state_ = load_train_state(run_.file("state.safetensors"), *session_.model, optimizer_);
+    run_.truncate_metrics(state_.step);
+  } else {
+    run_.write_config(to_toml(config_));
+  }
+  run_.set_status(RunStatus::running);
+  announce();
+  resumed_at_ = Clock::now();
+
+  TrainSummary summary;
+  summary.run_path = run_.path().string();
+  while (!state_.training_done) {
+    if (!train_epoch()) {
+      save_weights("last.safetensors", state_.epoch + 1, std::nullopt);
+      save_train_state(run_.file("state.safetensors"), state_, *session_.model, optimizer_);
+      run_.set_status(RunStatus::interrupted);
+      summary.steps = state_.step;
+      return summary;
+    }
+    end_epoch();
+  }
+  summary.finished = true;
+  summary.steps = state_.step;
+  if (config_.train.evaluate_test) test(summary);
+  const kernels::MemoryStats memory = kernels::backend(session_.device).memory_stats();
+  run_.print("{} steps in {}; memory: {} at the peak, {} active, {} cached", state_.step, duration_text(state_.seconds),
+             bytes_text(memory.peak_bytes), bytes_text(memory.active_bytes), bytes_text(memory.cached_bytes));
+  run_.set_status(RunStatus::finished);
+  return summary;
+}
+
+bool Trainer::train_epoch() {
+  const Clock::time_point start = Clock::now();
+  const double seconds_before = state_.epoch_seconds, total_before = state_.seconds;
+  const auto order = epoch_order(session_.train, config_.seed, state_.epoch, config_.data.shuffle);
+  const auto batches = batches_of(order, config_.data.batch_size);
+  step_.metrics().copy_from_host(state_.metrics.data());
+  progress_.begin(fmt::format("epoch {}/{}", state_.epoch + 1, config_.train.epochs),
+                  static_cast<std::int64_t>(batches.size()), state_.batch);
+  const bool immediate = session_.device.is_cpu();
+  bool stopped = false;
+  while (state_.batch < static_cast<std::int64_t>(batches.size()) && state_.step < schedule_.total_steps()) {
+    step_.run(batches[static_cast<std::size_t>(state_.batch)], state_.epoch, schedule_.lr_at(state_.step));
+    ++state_.step;
+    ++state_.batch;
+    if (immediate || step_.full()) collect();
+    if (options_.stop_requested && options_.stop_requested()) {
+      stopped = true;
+      break;
+    }
+  }
+  collect();
+  progress_.end();
+  const std::vector<double> sums = step_.metrics().to_host<double>();
+  std::copy(sums.begin(), sums.end(), state_.metrics.begin());
+  state_.epoch_seconds = seconds_before + seconds_since(start);
+  state_.seconds = total_before + seconds_since(start);
+  return !stopped;
+}
+
+void Trainer::collect() {
+  for (const StepRecord& record : step_.drain()) {
+    if (!std::isfinite(record.loss)) stop_nonfinite(record);
+    Json terms = Json::object();
+    const std::vector<std::string> names = objective_.names();
+    for (std::size_t i = 0; i < names.size(); ++i) terms[names[i]] = record.terms[i];
+    run_.metrics({{"kind", "step"},
+                  {"step", record.step},
+                  {"epoch", state_.epoch + 1},
+                  {"loss", record.loss},
+                  {"terms", terms},
+                  {"lr", record.lr}});
+    state_.loss_sum += record.loss * static_cast<double>(record.samples);
+    state_.samples += record.samples;
+    progress_.step(state_.loss_sum / static_cast<double>(state_.samples), record.samples);
+  }
+}
+
+void Trainer::stop_nonfinite(const StepRecord& record) {
+  fail(
+      "{}: the loss of step {} is not finite ({}); first bad: {}; try a smaller learning rate (it was {:.4g}) or "
+      "[train] clip_grad_norm. {}",
+      run_.path().string(), record.step, record.loss, step_.first_nonfinite(), record.lr,
+      std::filesystem::exists(run_.file("last.safetensors")) ? "The checkpoints of the last good epoch are kept"
+                                                             : "No checkpoint had been written yet");
+}
+
+void Trainer::end_epoch() {
+  const Metrics train = [&] {
+    Metrics m;
+    m.samples = state_.samples;
+    m.loss = state_.loss_sum / static_cast<double>(std::max<std::int64_t>(1, state_.samples));
+    m.top1 = state_.metrics[1] / std::max(1.0, state_.metrics[3]);
+    return m;
+  }();
+  const int epoch = state_.epoch + 1;
+  const bool last = epoch == config_.train.epochs || state_.step >= schedule_.total_steps();
+  std::optional<Metrics> validation;
+  if (!session_.validation.empty() && (last || epoch % config_.train.evaluate_every == 0)) {
+    validation = session_.evaluate_validation(kEvaluationBatch);
+  }
+  const double rate = static_cast<double>(state_.samples) / std::max(1e-9, state_.epoch_seconds);
+  Json line = {{"kind", "epoch"}, {"epoch", epoch}, {"train", {{"loss", train.loss}, {"top1", train.top1}}}};
+  if (validation) line["val"] = to_json(*validation);
+  line["seconds"] = state_.epoch_seconds;
+  line["images_per_second"] = rate;
+  run_.metrics(line);
+
+  const bool best = validation && validation->top1 > state_.best_top1;
+  std::string text = fmt::format("epoch {:>3}/{}  train loss {:.4f} top-1 {:5.2f} %", epoch, config_.train.epochs,
+                                 train.loss, 100 * train.top1);
+  if (validation) {
+    text += fmt::format("  validation loss {:.4f} top-1 {:5.2f} % top-5 {:5.2f} %{}", validation->loss,
+                        100 * validation->top1, 100 * validation->top5, best ? " *" : "  ");
+  }
+  run_.print("{}  {:.0f} images/s  {}", text, rate, duration_text(state_.epoch_seconds));
+
+  if (best) {
+    state_.best_top1 = validation->top1;
+    state_.best_epoch = state_.epoch;
+    save_weights("best.safetensors", epoch, validation);
+  }
+  ++state_.epoch;
+  state_.batch = 0;
+  state_.loss_sum = 0;
+  state_.samples = 0;
+  state_.metrics = {};
+  state_.epoch_seconds = 0;
+  state_.training_done = last || (validation && out_of_patience());
+  if (state_.training_done && !last) {
+    run_.print("stopping early: no better validation accuracy for {} epochs", config_.train.early_stop_patience);
+  }
+  save_weights("last.safetensors", epoch, validation);
+  save_train_state(run_.file("state.safetensors"), state_, *session_.model, optimizer_);
+}
+
+bool Trainer::out_of_patience() const {
+  return config_.train.early_stop_patience > 0 &&
+         state_.epoch - 1 - state_.best_epoch >= config_.train.early_stop_patience;
+}
+
+void Trainer::save_weights(const char* file, int epoch, const std::optional<Metrics>& validation) {
+  std::map<std::string, std::string> metadata = checkpoint_metadata(*session_.model, config_);
+  metadata["epoch"] = std::to_string(epoch);
+  metadata["step"] = std::to_string(state_.step);
+  if (validation) metadata["validation_top1"] = fmt::format("{}", validation->top1);
+  write_safetensors(run_.file(file), session_.model->parameters().to_arrays(), metadata);
+}
+
+void Trainer::test(TrainSummary& summary) {
+  const auto measure = [&](const char* which) {
+    const Metrics m =
+        evaluate(*session_.model, session_.test_data, session_.test, session_.evaluate_options(kEvaluationBatch));
+    Json line = {{"kind", "test"}, {"checkpoint", which}};
+    line.update(to_json(m));
+    run_.metrics(line);
+    run_.print("test, {} checkpoint: loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %", which, m.loss, 100 * m.top1,
+               100 * m.top5);
+    return m;
+  };
+  summary.test_last = measure("last");
+  if (state_.best_epoch < 0) return;  // no validation split, nothing was selected
+  if (state_.best_epoch + 1 != state_.epoch) load_weights(*session_.model, run_.file("best.safetensors"));
+  summary.test_best = measure("best");
+}
+
 }  // namespace
+
+TrainSummary train(const TrainConfig& config, const TrainerOptions& options) {
+  return Trainer(config, options).run();
+}
+
 }  // namespace retort

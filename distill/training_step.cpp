@@ -17,17 +17,20 @@ TrainingStep::TrainingStep(Model& model, Objective& objective, Optimizer& optimi
   log_ = Tensor::zeros({static_cast<std::int64_t>(kSlots), width}, DType::f64, device);
 }
 
-void TrainingStep::work(const BatchBuffers& buffers) {
-  buffers.produce();
+ForwardMode TrainingStep::mode_for(const BatchBuffers& buffers) const {
   ForwardMode mode;
   mode.training = true;
   mode.math = options_.math;
   mode.samples = {buffers.indices, buffers.epoch, options_.seed};
+  return mode;
+}
 
+void TrainingStep::work(const BatchBuffers& buffers) {
+  buffers.produce();
   ParameterStore& parameters = model_.parameters();
   parameters.zero_grad();
   {
-    const LossTerms terms = objective_.evaluate(buffers, mode);
+    const LossTerms terms = objective_.evaluate(buffers, mode_for(buffers));
     accumulate_metrics(terms.logits.detach(), buffers.labels, metrics_);
     const auto keep = [&](std::int64_t column, const Tensor& value) {
       value.backend().convert(value, record_.slice(column, {1}).view(), current_stream(value.device()));
@@ -61,6 +64,7 @@ void TrainingStep::run(std::span<const std::int32_t> batch, int epoch, double lr
     slot.graph->replay(stream);
   }
   ++slot.runs;
+  last_slot_ = &slot;
 
   const std::int64_t width = record_.numel();
   backend.copy(record_, log_.slice(static_cast<std::int64_t>(pending_.size()) * width, {width}).view(), stream);
@@ -82,25 +86,26 @@ std::vector<StepRecord> TrainingStep::drain() {
   return std::exchange(pending_, {});
 }
 
-std::string first_nonfinite(const Model& model, const BatchBuffers& batch, const ForwardMode& mode) {
+std::string TrainingStep::first_nonfinite() const {
   const autograd::NoGradGuard no_grad;
   const auto bad = [](const Tensor& t) {
     const Tensor count = Tensor::zeros({1}, DType::i32, t.device());
     t.backend().accumulate_nonfinite(t, count.view(), current_stream(t.device()));
     return count.to_host<std::int32_t>()[0] > 0;
   };
-  for (const auto& parameter : model.parameters().parameters()) {
+  for (const auto& parameter : model_.parameters().parameters()) {
     if (bad(parameter->value)) return "parameter " + parameter->name;
   }
+  check(last_slot_ != nullptr, "training step: first_nonfinite() before any step");
+  const BatchBuffers& batch = last_slot_->buffers;
   batch.produce();
   if (bad(batch.input)) return "the network's input";
-  const std::vector<std::string> names = model.tap_names();
-  const ModelOutput output = model.forward(batch.input, mode, TapNames(names.begin(), names.end()));
+  const std::vector<std::string> names = model_.tap_names();
+  const ModelOutput output = model_.forward(batch.input, mode_for(batch), TapNames(names.begin(), names.end()));
   for (const std::string& name : names) {
     if (bad(output.taps.at(name))) return "feature map " + name;
   }
-  if (bad(output.logits)) return "the logits";
-  return "the loss itself";
+  return bad(output.logits) ? "the logits" : "the loss itself";
 }
 
 }  // namespace retort

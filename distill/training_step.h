@@ -46,6 +46,10 @@ class TrainingStep {
   // Waits for the device; the records of all steps since the last call, in order.
   std::vector<StepRecord> drain();
 
+  // For the message that stops a run: the first tensor with a NaN or infinity - a parameter, the input, or a feature
+  // map of another forward pass on the batch last run. Waits for the device.
+  std::string first_nonfinite() const;
+
   // f64 [4], see accumulate_metrics: sums over the batches since the last fill(0).
   const Tensor& metrics() const { return metrics_; }
 
@@ -59,6 +63,7 @@ class TrainingStep {
   };
 
   void work(const BatchBuffers& buffers);
+  ForwardMode mode_for(const BatchBuffers& buffers) const;
 
   Model& model_;
   Objective& objective_;
@@ -66,14 +71,11 @@ class TrainingStep {
   DeviceData data_;
   StepOptions options_;
   std::map<std::size_t, Slot> slots_;  // by batch size: the full one and the last of an epoch
+  Slot* last_slot_ = nullptr;
   Tensor metrics_;
   Tensor record_;  // f64 [1 + terms]: loss and terms of the step just run
   Tensor log_;     // f64 [kSlots, 1 + terms]
   std::vector<StepRecord> pending_;
 };
-
-// The first tensor with a NaN or infinity: a parameter, the input, or a feature map of a forward pass on `batch`; for
-// the message that stops a run. Waits for the device.
-std::string first_nonfinite(const Model& model, const BatchBuffers& batch, const ForwardMode& mode);
 
 }  // namespace retort
