@@ -4,7 +4,16 @@
 
 #include "kernels/kernels.h"
 
+// Where device code lives. The same sources are compiled twice, by nvcc and for the SIMT tests, and both may end up in
+// one process: whatever has linkage goes into this inline namespace, so that their symbols differ.
+#ifdef RETORT_SIMT
+#define RETORT_DEVICE_NAMESPACE simt_device
+#else
+#define RETORT_DEVICE_NAMESPACE cuda_device
+#endif
+
 namespace retort::kernels {
+inline namespace RETORT_DEVICE_NAMESPACE {
 
 class CudaKernels : public Backend {
  public:
@@ -74,4 +83,5 @@ class CudaKernels : public Backend {
                Stream stream) override;
 };
 
+}  // namespace RETORT_DEVICE_NAMESPACE
 }  // namespace retort::kernels
