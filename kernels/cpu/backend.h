@@ -1,12 +1,19 @@
 // The CPU backend; one source file a family. Contracts: kernels/kernels.h.
 #pragma once
 
+#include <memory>
+
 #include "kernels/kernels.h"
 
 namespace retort::kernels {
 
+class MemoryPool;  // kernels/cpu/memory_pool.h
+
 class CpuBackend : public Backend {
  public:
+  CpuBackend();
+  ~CpuBackend() override;
+
   // memory
   Device device() const override;
   std::string description() const override;
@@ -97,6 +104,9 @@ class CpuBackend : public Backend {
   // augment
   void augment(const AugmentParams& params, ConstView images, ConstView indices, ConstView epoch, View out,
                Stream stream) override;
+
+ private:
+  std::unique_ptr<MemoryPool> pool_;
 };
 
 }  // namespace retort::kernels

@@ -2,7 +2,7 @@
 // x and the masked dy twice: sums, then dx. Between the two a small kernel merges the blocks' results. All orders of
 // addition are fixed.
 #include "kernels/cuda/columns.h"
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 
 namespace retort::kernels {
 namespace {

@@ -4,7 +4,7 @@
 // fixed order, so runs repeat bit for bit.
 #pragma once
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 
 namespace retort::kernels {
 inline namespace RETORT_DEVICE_NAMESPACE {

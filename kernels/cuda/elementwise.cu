@@ -1,7 +1,7 @@
 // Elementwise kernels: grid-stride loops over 16-byte packs.
 #include <bit>
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 #include "kernels/philox.h"
 
 namespace retort::kernels {

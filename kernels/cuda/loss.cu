@@ -1,5 +1,5 @@
 // Label-smoothed cross-entropy, its backward, and the running metrics.
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 #include "kernels/cuda/rows.h"
 
 namespace retort::kernels {

@@ -1,6 +1,6 @@
 // One optimizer step over the whole arena in one kernel. Formulas and their order are PyTorch's (torch.optim.SGD, Adam,
 // AdamW), so that f64 runs can be compared digit by digit.
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 
 namespace retort::kernels {
 namespace {

@@ -1,6 +1,6 @@
 // Pooling over NHWC: one thread a pack of channels of one pixel. Backward gathers instead of scattering: every input
 // pixel adds up the windows that cover it in a fixed order, without atomics.
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 
 namespace retort::kernels {
 namespace {

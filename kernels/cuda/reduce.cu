@@ -1,6 +1,6 @@
 // Sums, in two stages and a fixed order, accumulated in f64: a reduction waits for memory, not for arithmetic.
 #include "kernels/cuda/columns.h"
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 
 namespace retort::kernels {
 namespace {

@@ -1,7 +1,7 @@
 // Kernels over the rows of a [rows, columns] matrix: one warp a row, eight rows a block.
 #pragma once
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 
 namespace retort::kernels {
 inline namespace RETORT_DEVICE_NAMESPACE {

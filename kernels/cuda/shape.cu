@@ -1,5 +1,5 @@
 // Copies of pitched rows, and gathering of integers.
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 
 namespace retort::kernels {
 namespace {

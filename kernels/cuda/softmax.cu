@@ -1,5 +1,5 @@
 // Softmax, log-softmax and L2 normalisation of rows, and their backwards.
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/common.h"
 #include "kernels/cuda/rows.h"
 
 namespace retort::kernels {
