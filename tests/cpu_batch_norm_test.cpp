@@ -56,8 +56,8 @@ double tolerance_of(DType type) {
   return type == DType::f64 ? 1e-13 : type == DType::f32 ? 2e-6 : 0x1p-7;
 }
 
-class BatchNorm : public testing::TestWithParam<DType> {};
-INSTANTIATE_TEST_SUITE_P(CpuKernels, BatchNorm, testing::Values(DType::f64, DType::f32, DType::bf16),
+class BatchNorm : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(CpuKernels, BatchNorm, ::testing::Values(DType::f64, DType::f32, DType::bf16),
                          [](const auto& p) { return std::string(name_of(p.param)); });
 
 // Widths with folded rows (below 64), with one and with several blocks of channels (above 512); row counts that leave

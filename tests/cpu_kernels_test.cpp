@@ -43,8 +43,8 @@ void expect_gradient(const Array& dx, const Array& x, const Array& dy, const For
   }
 }
 
-class EveryFloat : public testing::TestWithParam<DType> {};
-INSTANTIATE_TEST_SUITE_P(CpuKernels, EveryFloat, testing::Values(DType::f64, DType::f32, DType::bf16),
+class EveryFloat : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(CpuKernels, EveryFloat, ::testing::Values(DType::f64, DType::f32, DType::bf16),
                          [](const auto& p) { return std::string(name_of(p.param)); });
 
 // Sizes below and above the threshold for threads, not multiples of a vector.
@@ -143,6 +143,17 @@ TEST_P(EveryFloat, ActivationsLetNanThrough) {
     Data y(GetParam(), Shape{16});
     cpu().activation(x, kind, y, {});
     for (double v : y.array().values) EXPECT_TRUE(std::isnan(v));
+  }
+}
+
+TEST(CpuKernels, ReciprocalSqrtIsRoundedOnce) {
+  for (const DType type : {DType::f64, DType::f32}) {
+    const Data x(type, uniform({1000}, 0, 2, 17));
+    Data y(type, x.shape);
+    cpu().reciprocal_sqrt(x, 1e-5, y, {});
+    Array expected = x.array();
+    for (double& v : expected.values) v = 1 / std::sqrt(v + 1e-5);
+    expect_close(y, expected, test::rounding(type) / 2);
   }
 }
 

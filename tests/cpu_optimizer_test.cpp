@@ -58,16 +58,16 @@ struct ScalarOptimizer {
   }
 };
 
-class Optimizer : public testing::TestWithParam<Settings> {};
+class Optimizer : public ::testing::TestWithParam<Settings> {};
 INSTANTIATE_TEST_SUITE_P(CpuKernels, Optimizer,
-                         testing::Values(Settings{"plain", Rule::sgd}, Settings{"decay", Rule::sgd, 5e-4},
-                                         Settings{"momentum", Rule::sgd, 5e-4, 0.9},
-                                         Settings{"nesterov", Rule::sgd, 5e-4, 0.9, true},
-                                         Settings{"clipped", Rule::sgd, 5e-4, 0.9, true, 0, 0, 0, 1.5},
-                                         Settings{"adam", Rule::adam},
-                                         Settings{"adam_decay", Rule::adam, 1e-2, 0, false, 0.8, 0.99, 1e-3},
-                                         Settings{"adamw", Rule::adamw, 5e-2},
-                                         Settings{"adamw_clipped", Rule::adamw, 5e-2, 0, false, 0.9, 0.999, 1e-8, 2}),
+                         ::testing::Values(Settings{"plain", Rule::sgd}, Settings{"decay", Rule::sgd, 5e-4},
+                                           Settings{"momentum", Rule::sgd, 5e-4, 0.9},
+                                           Settings{"nesterov", Rule::sgd, 5e-4, 0.9, true},
+                                           Settings{"clipped", Rule::sgd, 5e-4, 0.9, true, 0, 0, 0, 1.5},
+                                           Settings{"adam", Rule::adam},
+                                           Settings{"adam_decay", Rule::adam, 1e-2, 0, false, 0.8, 0.99, 1e-3},
+                                           Settings{"adamw", Rule::adamw, 5e-2},
+                                           Settings{"adamw_clipped", Rule::adamw, 5e-2, 0, false, 0.9, 0.999, 1e-8, 2}),
                          [](const auto& p) { return std::string(p.param.name); });
 
 constexpr int kSteps = 20;

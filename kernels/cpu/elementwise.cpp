@@ -1,4 +1,5 @@
 #include <cassert>
+#include <cmath>
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/backend.h"
@@ -124,6 +125,13 @@ void CpuBackend::square(ConstView x, View y, Stream) {
 void CpuBackend::square_backward(ConstView x, ConstView dy, View dx, Stream) {
   dispatch_floating("square_backward", dx.dtype, [&]<typename T>(std::type_identity<T>) {
     map<T>(x, dy, dx, [](auto v, auto dv) { return (v + v) * dv; });
+  });
+}
+
+void CpuBackend::reciprocal_sqrt(ConstView x, double epsilon, View y, Stream) {
+  dispatch_floating("reciprocal_sqrt", y.dtype, [&]<typename T>(std::type_identity<T>) {
+    map<T>(x, y,
+           [epsilon](auto v) { return static_cast<Accumulator<T>>(1 / std::sqrt(static_cast<double>(v) + epsilon)); });
   });
 }
 
