@@ -11,7 +11,9 @@ namespace {
 thread_local bool recording = true;
 thread_local std::uint64_t next_sequence = 0;
 
-bool needs_grad(const Tensor& t) { return t.defined() && t.requires_grad(); }
+bool needs_grad(const Tensor& t) {
+  return t.defined() && t.requires_grad();
+}
 
 // Adds one contribution to what a tensor has received. A leaf's buffer keeps its own type; elsewhere the first
 // contribution is taken as it is, and a second one is added in place only if nobody else looks at the first.
@@ -43,10 +45,16 @@ struct Later {
 
 }  // namespace
 
-bool grad_enabled() { return recording; }
+bool grad_enabled() {
+  return recording;
+}
 
-NoGradGuard::NoGradGuard() : previous_(recording) { recording = false; }
-NoGradGuard::~NoGradGuard() { recording = previous_; }
+NoGradGuard::NoGradGuard() : previous_(recording) {
+  recording = false;
+}
+NoGradGuard::~NoGradGuard() {
+  recording = previous_;
+}
 
 bool active(std::initializer_list<const Tensor*> inputs) {
   return recording && std::any_of(inputs.begin(), inputs.end(), [](const Tensor* t) { return needs_grad(*t); });

@@ -12,11 +12,15 @@ Stream& slot(Device device) {
 
 }  // namespace
 
-Stream current_stream(Device device) { return slot(device); }
+Stream current_stream(Device device) {
+  return slot(device);
+}
 
 StreamGuard::StreamGuard(Device device, Stream stream) : device_(device), previous_(slot(device)) {
   slot(device) = stream;
 }
-StreamGuard::~StreamGuard() { slot(device_) = previous_; }
+StreamGuard::~StreamGuard() {
+  slot(device_) = previous_;
+}
 
 }  // namespace retort

@@ -32,7 +32,9 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   return t;
 }
 
-Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0.0, dtype, device); }
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
+  return full(shape, 0.0, dtype, device);
+}
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
@@ -46,16 +48,24 @@ Tensor Tensor::from_bytes(const void* host, const Shape& shape, DType dtype, Dev
   return t;
 }
 
-Device Tensor::device() const { return impl().storage->device; }
-kernels::Backend& Tensor::backend() const { return impl().storage->backend; }
+Device Tensor::device() const {
+  return impl().storage->device;
+}
+kernels::Backend& Tensor::backend() const {
+  return impl().storage->backend;
+}
 
 View Tensor::view() const {
   const Impl& i = impl();
   return {static_cast<char*>(i.storage->data) + i.offset_bytes, i.dtype, i.shape};
 }
 
-void Tensor::copy_to_host(void* host) const { backend().copy_to_host(*this, host, current_stream(device())); }
-void Tensor::copy_from_host(const void* host) const { backend().copy_from_host(host, view(), current_stream(device())); }
+void Tensor::copy_to_host(void* host) const {
+  backend().copy_to_host(*this, host, current_stream(device()));
+}
+void Tensor::copy_from_host(const void* host) const {
+  backend().copy_from_host(host, view(), current_stream(device()));
+}
 
 void Tensor::copy_from(const Tensor& other) const {
   check(other.dtype() == dtype() && other.numel() == numel() && other.device() == device(),
@@ -64,9 +74,13 @@ void Tensor::copy_from(const Tensor& other) const {
   backend().copy(other, view(), current_stream(device()));
 }
 
-void Tensor::fill(double value) const { backend().fill(view(), value, current_stream(device())); }
+void Tensor::fill(double value) const {
+  backend().fill(view(), value, current_stream(device()));
+}
 
-std::vector<double> Tensor::to_doubles() const { return to(DType::f64).to_host<double>(); }
+std::vector<double> Tensor::to_doubles() const {
+  return to(DType::f64).to_host<double>();
+}
 
 double Tensor::item() const {
   check(numel() == 1, "tensor: item() of a tensor of shape {}", shape().to_string());
@@ -103,7 +117,9 @@ Tensor Tensor::alias(std::size_t offset_bytes, const Shape& shape) const {
   return t;
 }
 
-Tensor Tensor::detach() const { return alias(0, shape()); }
+Tensor Tensor::detach() const {
+  return alias(0, shape());
+}
 
 Tensor Tensor::reshaped(const Shape& to) const {
   check(to.numel() == numel(), "reshape: {} to {}", shape().to_string(), to.to_string());
@@ -116,9 +132,13 @@ Tensor Tensor::slice(std::int64_t first_element, const Shape& to) const {
   return alias(static_cast<std::size_t>(first_element) * size_of(dtype()), to);
 }
 
-bool Tensor::exclusive() const { return impl_.use_count() == 1 && impl().storage.use_count() == 1; }
+bool Tensor::exclusive() const {
+  return impl_.use_count() == 1 && impl().storage.use_count() == 1;
+}
 
-bool Tensor::requires_grad() const { return impl_ && impl_->meta && impl_->meta->requires_grad; }
+bool Tensor::requires_grad() const {
+  return impl_ && impl_->meta && impl_->meta->requires_grad;
+}
 
 Tensor& Tensor::set_requires_grad(bool value) {
   Impl& i = mutable_impl();
@@ -129,7 +149,9 @@ Tensor& Tensor::set_requires_grad(bool value) {
   return *this;
 }
 
-Tensor Tensor::grad() const { return impl_ && impl_->meta && impl_->meta->has_grad ? impl_->meta->grad : Tensor(); }
+Tensor Tensor::grad() const {
+  return impl_ && impl_->meta && impl_->meta->has_grad ? impl_->meta->grad : Tensor();
+}
 
 void Tensor::set_grad_buffer(const Tensor& buffer) {
   check(requires_grad(), "tensor: a gradient buffer for a tensor that requires no gradient");
@@ -149,6 +171,8 @@ void Tensor::finish_grad() {
   impl_->meta->has_grad = true;
 }
 
-void Tensor::backward() const { autograd::backward(*this); }
+void Tensor::backward() const {
+  autograd::backward(*this);
+}
 
 }  // namespace retort

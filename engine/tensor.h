@@ -65,10 +65,10 @@ class Tensor {
 
   // These neither record nor carry gradients.
   Tensor clone() const;
-  Tensor to(Device device) const;  // this tensor itself where it is there already
-  Tensor to(DType dtype) const;    // converted; this tensor itself where it has that type
-  Tensor detach() const;           // same memory
-  Tensor reshaped(const Shape& shape) const;                        // same memory
+  Tensor to(Device device) const;             // this tensor itself where it is there already
+  Tensor to(DType dtype) const;               // converted; this tensor itself where it has that type
+  Tensor detach() const;                      // same memory
+  Tensor reshaped(const Shape& shape) const;  // same memory
   Tensor slice(std::int64_t first_element, const Shape& shape) const;  // same memory
 
   // True when no other handle shares this memory: an operator's backward may then overwrite it.

@@ -134,8 +134,9 @@ class Backend {
   virtual void activation(ConstView x, Activation kind, View y, Stream stream) = 0;  // T; in place allowed
   // dx = dy where the activation was open, else 0; y is the forward's result. In place (dx = dy) allowed.
   virtual void activation_backward(ConstView y, ConstView dy, Activation kind, View dx, Stream stream) = 0;
-  virtual void square(ConstView x, View y, Stream stream) = 0;                          // T
-  virtual void square_backward(ConstView x, ConstView dy, View dx, Stream stream) = 0;  // dx = 2 x dy
+  virtual void square(ConstView x, View y, Stream stream) = 0;                           // T
+  virtual void square_backward(ConstView x, ConstView dy, View dx, Stream stream) = 0;   // dx = 2 x dy
+  virtual void reciprocal_sqrt(ConstView x, double epsilon, View y, Stream stream) = 0;  // A: y = 1 / sqrt(x + epsilon)
   // y = x / (1 - p) or 0. Element e of sample n is dropped with probability p by the random number
   // (key.seed, key.purpose, epoch[0], sample_ids[n]; e): the mask does not depend on the batch. Its own backward:
   // dx = dropout(dy). x T [N, ...], sample_ids i32 [N], epoch i32 [1].

@@ -13,7 +13,9 @@ TEST(Shape, PrintsAndCounts) {
   EXPECT_EQ(Shape{}.numel(), 1);
 }
 
-TEST(Tensor, UndefinedTensorIsAnError) { EXPECT_THROW(Tensor().shape(), Error); }
+TEST(Tensor, UndefinedTensorIsAnError) {
+  EXPECT_THROW(Tensor().shape(), Error);
+}
 
 }  // namespace
 }  // namespace retort

@@ -1,12 +1,19 @@
 // The CPU backend; one source file a family. Contracts: kernels/kernels.h.
 #pragma once
 
+#include <memory>
+
 #include "kernels/kernels.h"
 
 namespace retort::kernels {
 
+class MemoryPool;  // kernels/cpu/memory_pool.h
+
 class CpuBackend : public Backend {
  public:
+  CpuBackend();
+  ~CpuBackend() override;
+
   // memory
   Device device() const override;
   std::string description() const override;
@@ -34,6 +41,7 @@ class CpuBackend : public Backend {
   void activation_backward(ConstView y, ConstView dy, Activation kind, View dx, Stream stream) override;
   void square(ConstView x, View y, Stream stream) override;
   void square_backward(ConstView x, ConstView dy, View dx, Stream stream) override;
+  void reciprocal_sqrt(ConstView x, double epsilon, View y, Stream stream) override;
   void dropout(ConstView x, ConstView sample_ids, ConstView epoch, double p, RandomKey key, View y,
                Stream stream) override;
 
@@ -96,6 +104,9 @@ class CpuBackend : public Backend {
   // augment
   void augment(const AugmentParams& params, ConstView images, ConstView indices, ConstView epoch, View out,
                Stream stream) override;
+
+ private:
+  std::unique_ptr<MemoryPool> pool_;
 };
 
 }  // namespace retort::kernels

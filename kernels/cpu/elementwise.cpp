@@ -30,6 +30,7 @@ void CpuBackend::square(ConstView, View, Stream) {
 void CpuBackend::square_backward(ConstView, ConstView, View, Stream) {
   fail("cpu: square_backward is not written yet");
 }
+void CpuBackend::reciprocal_sqrt(ConstView, double, View, Stream) { fail("cpu: reciprocal_sqrt is not written yet"); }
 void CpuBackend::dropout(ConstView, ConstView, ConstView, double, RandomKey, View, Stream) {
   fail("cpu: dropout is not written yet");
 }

@@ -4,7 +4,16 @@
 
 #include "kernels/kernels.h"
 
+// Where device code lives. The same sources are compiled twice, by nvcc and for the SIMT tests, and both may end up in
+// one process: whatever has linkage goes into this inline namespace, so that their symbols differ.
+#ifdef RETORT_SIMT
+#define RETORT_DEVICE_NAMESPACE simt_device
+#else
+#define RETORT_DEVICE_NAMESPACE cuda_device
+#endif
+
 namespace retort::kernels {
+inline namespace RETORT_DEVICE_NAMESPACE {
 
 class CudaKernels : public Backend {
  public:
@@ -18,6 +27,7 @@ class CudaKernels : public Backend {
   void activation_backward(ConstView y, ConstView dy, Activation kind, View dx, Stream stream) override;
   void square(ConstView x, View y, Stream stream) override;
   void square_backward(ConstView x, ConstView dy, View dx, Stream stream) override;
+  void reciprocal_sqrt(ConstView x, double epsilon, View y, Stream stream) override;
   void dropout(ConstView x, ConstView sample_ids, ConstView epoch, double p, RandomKey key, View y,
                Stream stream) override;
 
@@ -73,4 +83,5 @@ class CudaKernels : public Backend {
                Stream stream) override;
 };
 
+}  // namespace RETORT_DEVICE_NAMESPACE
 }  // namespace retort::kernels

@@ -1,0 +1,46 @@
+#include "distill/evaluate.h"
+
+#include <map>
+
+#include "engine/autograd.h"
+
+namespace retort {
+
+Metrics metrics_of(const Tensor& sums) {
+  const std::vector<double> s = sums.to_host<double>();
+  Metrics metrics;
+  metrics.samples = static_cast<std::int64_t>(s[3]);
+  if (metrics.samples == 0) return metrics;
+  metrics.loss = s[0] / s[3];
+  metrics.top1 = s[1] / s[3];
+  metrics.top5 = s[2] / s[3];
+  return metrics;
+}
+
+Metrics evaluate(const Model& model, const DeviceData& data, std::span<const std::int32_t> indices,
+                 const EvaluateOptions& options, std::vector<float>* logits) {
+  const autograd::NoGradGuard no_grad;
+  ForwardMode mode;
+  mode.math = options.math;
+  const Tensor sums = Tensor::zeros({4}, DType::f64, data.labels.device());
+  std::map<std::size_t, BatchBuffers> buffers;  // the full size and the last partial one
+  for (const auto batch : batches_of(indices, options.batch_size)) {
+    auto found = buffers.find(batch.size());
+    if (found == buffers.end()) {
+      found = buffers
+                  .try_emplace(batch.size(), data, static_cast<std::int64_t>(batch.size()), options.dtype,
+                               options.preprocessing)
+                  .first;
+    }
+    found->second.fill(batch, 0);
+    const Tensor output = model.forward(found->second.input, mode).logits;
+    accumulate_metrics(output, found->second.labels, sums);
+    if (logits) {
+      const std::vector<float> values = output.to(DType::f32).to_host<float>();
+      logits->insert(logits->end(), values.begin(), values.end());
+    }
+  }
+  return metrics_of(sums);
+}
+
+}  // namespace retort

@@ -1,0 +1,34 @@
+// Accuracy of a network on a data set: no augmentation, running statistics, every sample once.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/loader.h"
+#include "models/model.h"
+
+namespace retort {
+
+struct Metrics {
+  double loss = 0;  // mean cross-entropy, unsmoothed
+  double top1 = 0;  // fractions of the samples, 0 .. 1
+  double top5 = 0;
+  std::int64_t samples = 0;
+};
+
+// The mean over what accumulate_metrics has summed in f64 [4].
+Metrics metrics_of(const Tensor& sums);
+
+struct EvaluateOptions {
+  std::int64_t batch_size = 256;
+  DType dtype = DType::f32;  // of the input and the activations
+  Math math = Math::standard;
+  kernels::AugmentParams preprocessing;  // normalisation; its steps must be empty
+};
+
+// Over the samples `indices` of `data`. With `logits`, appends those of every sample in order, row by row.
+Metrics evaluate(const Model& model, const DeviceData& data, std::span<const std::int32_t> indices,
+                 const EvaluateOptions& options, std::vector<float>* logits = nullptr);
+
+}  // namespace retort

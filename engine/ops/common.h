@@ -1,0 +1,46 @@
+// Shared by the operator implementations; not part of the public interface.
+#pragma once
+
+#include "engine/autograd.h"
+#include "engine/stream.h"
+#include "engine/tensor.h"
+
+namespace retort::ops {
+
+inline Tensor like(const Tensor& x) {
+  return Tensor::empty(x.shape(), x.dtype(), x.device());
+}
+inline Stream stream_of(const Tensor& x) {
+  return current_stream(x.device());
+}
+
+// The type in which statistics, losses and sums over a tensor of type `dtype` are kept.
+inline DType accumulation_type(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
+inline void check_floating(const char* op, const Tensor& x) {
+  check(is_floating(x.dtype()), "{}: expected a floating tensor, got {}", op, name_of(x.dtype()));
+}
+
+inline void check_rank(const char* op, const char* what, const Tensor& x, int rank) {
+  check(x.rank() == rank, "{}: {} must have rank {}, got shape {}", op, what, rank, x.shape().to_string());
+}
+
+inline void check_same(const char* op, const Tensor& a, const Tensor& b) {
+  check(a.shape() == b.shape() && a.dtype() == b.dtype() && a.device() == b.device(),
+        "{}: {} {} on {} and {} {} on {} do not match", op, name_of(a.dtype()), a.shape().to_string(),
+        a.device().to_string(), name_of(b.dtype()), b.shape().to_string(), b.device().to_string());
+}
+
+inline void check_device(const char* op, const Tensor& a, const Tensor& b) {
+  check(a.device() == b.device(), "{}: one input is on {}, another on {}", op, a.device().to_string(),
+        b.device().to_string());
+}
+
+// Where a backward may work in place: the incoming gradient's memory if nobody else sees it, else fresh memory.
+inline Tensor reuse(const Tensor& dy) {
+  return dy.exclusive() ? dy : like(dy);
+}
+
+}  // namespace retort::ops

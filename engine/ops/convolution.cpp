@@ -1,0 +1,62 @@
+#include "engine/ops/convolution.h"
+
+#include "engine/ops/common.h"
+
+namespace retort {
+
+using namespace ops;
+
+namespace {
+
+void check_arguments(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& p) {
+  check_floating("conv2d", x);
+  check_rank("conv2d", "the input [N, H, W, C]", x, 4);
+  check_rank("conv2d", "the weight [O, KH, KW, C / groups]", weight, 4);
+  check_device("conv2d", x, weight);
+  check(x.dtype() == weight.dtype(), "conv2d: {} input with {} weight", name_of(x.dtype()), name_of(weight.dtype()));
+  check(p.stride_h > 0 && p.stride_w > 0 && p.pad_h >= 0 && p.pad_w >= 0 && p.groups > 0,
+        "conv2d: stride {}x{}, padding {}x{}, {} groups", p.stride_h, p.stride_w, p.pad_h, p.pad_w, p.groups);
+  check(x.dim(3) == weight.dim(3) * p.groups && weight.dim(0) % p.groups == 0,
+        "conv2d: input {} with weight {} in {} group(s)", x.shape().to_string(), weight.shape().to_string(), p.groups);
+  check(x.dim(1) + 2 * p.pad_h >= weight.dim(1) && x.dim(2) + 2 * p.pad_w >= weight.dim(2),
+        "conv2d: the kernel of weight {} is larger than the padded input {}", weight.shape().to_string(),
+        x.shape().to_string());
+  if (bias) {
+    check(bias.dtype() == accumulation_type(x.dtype()) && bias.numel() == weight.dim(0),
+          "conv2d: bias {} {} for {} output channels of {}", name_of(bias.dtype()), bias.shape().to_string(),
+          weight.dim(0), name_of(x.dtype()));
+  }
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& params) {
+  check_arguments(x, weight, bias, params);
+  const std::int64_t oh = (x.dim(1) + 2 * params.pad_h - weight.dim(1)) / params.stride_h + 1;
+  const std::int64_t ow = (x.dim(2) + 2 * params.pad_w - weight.dim(2)) / params.stride_w + 1;
+  Tensor y = Tensor::empty({x.dim(0), oh, ow, weight.dim(0)}, x.dtype(), x.device());
+  x.backend().conv2d(x, weight, bias, params, y.view(), stream_of(x));
+  if (autograd::active({&x, &weight, &bias})) {
+    autograd::record("conv2d", y, {x, weight, bias},
+                     [x = x.detach(), weight = weight.detach(), params](Tensor dy, const autograd::Needs& needs) {
+                       kernels::Backend& backend = dy.backend();
+                       std::vector<Tensor> gradients(3);
+                       if (needs[1]) {
+                         gradients[1] = like(weight);
+                         backend.conv2d_backward_weights(x, dy, params, gradients[1].view(), stream_of(dy));
+                       }
+                       if (needs[2]) {
+                         gradients[2] = Tensor::empty({dy.dim(3)}, accumulation_type(dy.dtype()), dy.device());
+                         backend.sum_rows(dy, gradients[2].view(), stream_of(dy));
+                       }
+                       if (needs[0]) {
+                         gradients[0] = like(x);
+                         backend.conv2d_backward_data(dy, weight, params, gradients[0].view(), stream_of(dy));
+                       }
+                       return gradients;
+                     });
+  }
+  return y;
+}
+
+}  // namespace retort

@@ -1,0 +1,19 @@
+// Pooling over the H and W axes of x T [N, H, W, C].
+#pragma once
+
+#include "engine/tensor.h"
+
+namespace retort {
+
+using kernels::PoolParams;
+
+// Padding is never chosen; of equal values the first in row order wins. Output extents as for conv2d.
+Tensor max_pool(const Tensor& x, const PoolParams& params);
+// Divides by the kernel's area, padding included.
+Tensor average_pool(const Tensor& x, const PoolParams& params);
+// -> [N, height, width, C]; cell i of n averages [floor(i L / n), ceil((i + 1) L / n)) of an axis of length L.
+Tensor adaptive_average_pool(const Tensor& x, std::int64_t height, std::int64_t width);
+// -> [N, C].
+Tensor global_average_pool(const Tensor& x);
+
+}  // namespace retort

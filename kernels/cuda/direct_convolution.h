@@ -1,0 +1,18 @@
+// Convolutions by our own kernels, one thread an output, for what cuDNN has no engine for (a type, a layout, a group
+// size), and the bias where a library does not add it. Contracts as in kernels.h; deterministic.
+#pragma once
+
+#include "kernels/cuda/cuda_kernels.h"
+
+namespace retort::kernels {
+inline namespace RETORT_DEVICE_NAMESPACE {
+
+void direct_conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream);
+void direct_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream);
+void direct_conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream);
+
+// y T [..., C] += bias A [C], in every row.
+void add_bias(ConstView bias, View y, Stream stream);
+
+}  // namespace RETORT_DEVICE_NAMESPACE
+}  // namespace retort::kernels

@@ -1,0 +1,93 @@
+// What a .cu file needs of CUDA and nothing else, so that the same source compiles with nvcc for a device and, with
+// RETORT_SIMT defined, with g++ for the SIMT tests (tests/simt/simt.h). Rules for .cu files:
+//  - kernels start through launch(), never through <<<>>>;
+//  - shared memory comes from RETORT_SHARED and dynamic_shared(), never from a bare __shared__;
+//  - no inline PTX, mma, TMA, cp.async or grid-wide cooperative groups: these stay in files of their own;
+//  - kernels and helpers of one file lie in an anonymous namespace, everything else in RETORT_DEVICE_NAMESPACE.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <type_traits>
+
+#include "kernels/cuda/cuda_kernels.h"
+
+#ifdef RETORT_SIMT
+#include "tests/simt/simt.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+// RETORT_SHARED(float, partial, 32); declares `partial`, 32 floats shared by the block. Not initialised: NaN in the
+// SIMT tests. Two declarations are two pieces of memory, in two instantiations of a template too.
+#ifdef RETORT_SIMT
+#define RETORT_SHARED(type, name, count) \
+  static char name##_key = 0;            \
+  type* const name = ::retort::simt::shared<type>(&name##_key, (count))
+#else
+#define RETORT_SHARED(type, name, count) __shared__ type name[count]
+#endif
+
+namespace retort::kernels {
+inline namespace RETORT_DEVICE_NAMESPACE {
+
+// The shared memory that launch() was given the size of, aligned to 16 bytes. One block has one such piece, whatever
+// the type it is asked in.
+template <typename T>
+__device__ inline T* dynamic_shared() {
+#ifdef RETORT_SIMT
+  return static_cast<T*>(::retort::simt::dynamic_shared());
+#else
+  extern __shared__ __align__(16) unsigned char retort_dynamic_shared[];
+  return reinterpret_cast<T*>(retort_dynamic_shared);
+#endif
+}
+
+// The grid of a launch; remembers where launch() was called, for error messages.
+struct Grid {
+  dim3 blocks;
+  std::source_location where;
+
+  template <typename I>
+  requires std::is_integral_v<I> Grid(I x, std::source_location w = std::source_location::current())
+      : blocks(static_cast<unsigned>(x)), where(w), too_large(static_cast<std::uint64_t>(x) > 0x7fffffffu) {}
+  Grid(dim3 b, std::source_location w = std::source_location::current()) : blocks(b), where(w) {}
+
+  bool too_large = false;
+  bool empty() const { return blocks.x == 0 || blocks.y == 0 || blocks.z == 0; }
+};
+
+namespace detail {
+// Throws Error with the place of the launch and CUDA's text. (kernels/cuda/launch.cpp; tests/simt/simt.cpp)
+[[noreturn]] void fail_launch(const Grid& grid, dim3 block, const char* problem);
+#ifndef RETORT_SIMT
+void launch_kernel(const void* kernel, const Grid& grid, dim3 block, std::size_t shared_bytes, Stream stream,
+                   void** args);
+#endif
+}  // namespace detail
+
+// Queues `kernel` on `stream`: launch(add_kernel<float>, blocks, 256, 0, stream, x, y, n). An empty grid is no work.
+// Throws Error with the place of the call where the launch is refused.
+template <typename... Parameters>
+void launch(void (*kernel)(Parameters...), Grid grid, dim3 block, std::size_t shared_bytes, Stream stream,
+            std::type_identity_t<Parameters>... args) {
+  if (grid.too_large) detail::fail_launch(grid, block, "more than 2147483647 blocks");
+  if (grid.empty()) return;
+#ifdef RETORT_SIMT
+  static_cast<void>(stream);
+  auto body = [&] { kernel(args...); };
+  ::retort::simt::run(
+      grid.blocks, block, shared_bytes, grid.where, [](void* b) { (*static_cast<decltype(body)*>(b))(); }, &body);
+#else
+  void* pointers[] = {const_cast<void*>(static_cast<const void*>(&args))...};
+  detail::launch_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream, pointers);
+#endif
+}
+
+// Multiprocessors of the current device: what grid-stride loops size their grids by. Few in the SIMT tests, so that
+// the loops do go round.
+int multiprocessor_count();
+
+}  // namespace RETORT_DEVICE_NAMESPACE
+}  // namespace retort::kernels

@@ -1,0 +1,147 @@
+#include "tests/simt/heap.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/error.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace retort::simt {
+namespace {
+
+constexpr unsigned char kGuard[2] = {0xf7, 0x7f};
+constexpr std::size_t kAlignment = 256;    // what cudaMalloc gives
+constexpr std::size_t kLead = kAlignment;  // the guard zone before an allocation
+constexpr std::size_t kKeepFreedBytes = 16 * 1024 * 1024;
+
+unsigned char guard_byte(std::uintptr_t address) {
+  return kGuard[address % 2];
+}
+
+}  // namespace
+
+void write_guard(void* at, std::size_t bytes) {
+  auto* p = static_cast<unsigned char*>(at);
+  lift_guard(at, bytes);
+  for (std::size_t i = 0; i < bytes; ++i) p[i] = guard_byte(reinterpret_cast<std::uintptr_t>(p + i));
+#ifdef __SANITIZE_ADDRESS__
+  __asan_poison_memory_region(at, bytes);
+#endif
+}
+
+bool guard_is_whole([[maybe_unused]] const void* at, [[maybe_unused]] std::size_t bytes) {
+#ifndef __SANITIZE_ADDRESS__
+  const auto* p = static_cast<const unsigned char*>(at);
+  for (std::size_t i = 0; i < bytes; ++i) {
+    if (p[i] != guard_byte(reinterpret_cast<std::uintptr_t>(p + i))) return false;
+  }
+#endif
+  return true;
+}
+
+void lift_guard([[maybe_unused]] void* at, [[maybe_unused]] std::size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(at, bytes);
+#endif
+}
+
+void* Heap::allocate(std::size_t bytes) {
+  const std::size_t whole = (kLead + bytes + kGuardBytes + kAlignment - 1) / kAlignment * kAlignment;
+  auto* base = static_cast<unsigned char*>(std::aligned_alloc(kAlignment, whole));
+  const std::scoped_lock lock(mutex_);
+  check(base != nullptr, "simt: out of memory: {} bytes asked for, {} active", bytes, stats_.active_bytes);
+  unsigned char* data = base + kLead;
+  write_guard(base, kLead);
+  std::memset(data, kPoison, bytes);
+  write_guard(data + bytes, kGuardBytes);
+  live_.emplace(data, bytes);
+  stats_.active_bytes += bytes;
+  stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.active_bytes);
+  return data;
+}
+
+void Heap::deallocate(void* data, std::size_t bytes) noexcept {
+  const std::scoped_lock lock(mutex_);
+  const auto found = live_.find(static_cast<unsigned char*>(data));
+  if (found == live_.end() || found->second != bytes) {
+    complaint_ = fmt::format("deallocate({}, {}): {}", data, bytes,
+                             found == live_.end() ? "not an allocation of this device, or freed before"
+                                                  : fmt::format("the allocation has {} bytes", found->second));
+    return;
+  }
+  unsigned char* p = found->first;
+  if (!guard_is_whole(p - kLead, kLead) || !guard_is_whole(p + bytes, kGuardBytes)) {
+    complaint_ = fmt::format("an allocation of {} bytes was freed with broken guard zones", bytes);
+  }
+  live_.erase(found);
+  stats_.active_bytes -= bytes;
+  std::memset(p, kPoison, bytes);
+#ifdef __SANITIZE_ADDRESS__
+  __asan_poison_memory_region(p, bytes);
+#endif
+  freed_.push_back({p, bytes});
+  freed_bytes_ += bytes;
+  while (freed_bytes_ > kKeepFreedBytes) {
+    retire(freed_.front());
+    freed_.pop_front();
+  }
+}
+
+void Heap::retire(Freed freed) {
+#ifndef __SANITIZE_ADDRESS__
+  const bool whole = std::all_of(freed.data, freed.data + freed.bytes, [](unsigned char b) { return b == kPoison; });
+  if (!whole) complaint_ = fmt::format("an allocation of {} bytes was written to after it was freed", freed.bytes);
+#endif
+  freed_bytes_ -= freed.bytes;
+  lift_guard(freed.data - kLead, kLead + freed.bytes + kGuardBytes);
+  std::free(freed.data - kLead);
+}
+
+void Heap::verify(const std::string& after) {
+  const std::scoped_lock lock(mutex_);
+  if (!complaint_.empty()) {
+    const std::string text = std::exchange(complaint_, "");
+    fail("simt: {} (found after {})", text, after);
+  }
+  for (const auto& [data, bytes] : live_) {
+    const bool before = guard_is_whole(data - kLead, kLead), behind = guard_is_whole(data + bytes, kGuardBytes);
+    if (before && behind) continue;
+    write_guard(data - kLead, kLead);
+    write_guard(data + bytes, kGuardBytes);
+    fail("simt: {}: wrote {} an allocation of {} bytes", after, before ? "behind" : "before", bytes);
+  }
+#ifndef __SANITIZE_ADDRESS__
+  // The youngest only: what a launch can have freed just before.
+  std::size_t looked_at = 0;
+  for (auto freed = freed_.rbegin(); freed != freed_.rend() && looked_at < 64 * 1024; ++freed) {
+    looked_at += freed->bytes;
+    if (std::all_of(freed->data, freed->data + freed->bytes, [](unsigned char b) { return b == kPoison; })) continue;
+    std::memset(freed->data, kPoison, freed->bytes);
+    fail("simt: {}: wrote to an allocation of {} bytes that had been freed", after, freed->bytes);
+  }
+#endif
+}
+
+kernels::MemoryStats Heap::stats() const {
+  const std::scoped_lock lock(mutex_);
+  kernels::MemoryStats stats = stats_;
+  stats.cached_bytes = freed_bytes_;
+  return stats;
+}
+
+void Heap::reset_peak() {
+  const std::scoped_lock lock(mutex_);
+  stats_.peak_bytes = stats_.active_bytes;
+}
+
+Heap& heap() {
+  static auto* const instance = new Heap;
+  return *instance;
+}
+
+}  // namespace retort::simt
