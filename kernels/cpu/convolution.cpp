@@ -23,6 +23,13 @@ ConvGeometry geometry_of(const Shape& x, const Shape& w, const Shape& y, const C
   return g;
 }
 
+bool use_winograd(const ConvGeometry& g, Math math) {
+  if (math == Math::strict) return false;
+  const bool possible = g.kh == 3 && g.kw == 3 && g.stride_h == 1 && g.stride_w == 1 && g.groups == 1 && g.pad_h <= 2 &&
+                        g.pad_w <= 2 && g.c % 16 == 0 && g.o % 16 == 0;
+  return possible;
+}
+
 }  // namespace
 
 void CpuBackend::conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream) {
@@ -34,7 +41,8 @@ void CpuBackend::conv2d(ConstView x, ConstView w, ConstView bias, const ConvPara
   }
   const AsF32 xf(x, *pool_), wf(w, *pool_);
   ToF32 yf(y, *pool_);
-  onednn_forward(g, xf.data(), wf.data(), bias.as<float>(), yf.data(), *pool_);
+  (use_winograd(g, params.math) ? winograd_forward : onednn_forward)(g, xf.data(), wf.data(), bias.as<float>(),
+                                                                     yf.data(), *pool_);
   yf.finish();
 }
 
@@ -47,7 +55,8 @@ void CpuBackend::conv2d_backward_data(ConstView dy, ConstView w, const ConvParam
   }
   const AsF32 dyf(dy, *pool_), wf(w, *pool_);
   ToF32 dxf(dx, *pool_);
-  onednn_backward_data(g, dyf.data(), wf.data(), dxf.data(), *pool_);
+  (use_winograd(g, params.math) ? winograd_backward_data : onednn_backward_data)(g, dyf.data(), wf.data(), dxf.data(),
+                                                                                 *pool_);
   dxf.finish();
 }
 
@@ -64,7 +73,8 @@ void CpuBackend::conv2d_backward_weights(ConstView x, ConstView dy, const ConvPa
   }
   const AsF32 xf(x, *pool_), dyf(dy, *pool_);
   ToF32 dwf(dw, *pool_);
-  onednn_backward_weights(g, xf.data(), dyf.data(), dwf.data(), *pool_);
+  (use_winograd(g, params.math) ? winograd_backward_weights : onednn_backward_weights)(g, xf.data(), dyf.data(),
+                                                                                       dwf.data(), *pool_);
   dwf.finish();
 }
 

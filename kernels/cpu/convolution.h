@@ -45,6 +45,13 @@ void onednn_forward(const ConvGeometry& g, const float* x, const float* w, const
 void onednn_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool);
 void onednn_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
 
+// Winograd F(4x4, 3x3) on plain NHWC, f32 (convolution_winograd*.cpp): kernel 3x3, stride 1, one group, padding 0 to 2,
+// channels in multiples of 16.
+void winograd_forward(const ConvGeometry& g, const float* x, const float* w, const float* bias, float* y,
+                      MemoryPool& pool);
+void winograd_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool);
+void winograd_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
+
 // Plain loops in f64 (convolution_f64.cpp): every product is added in f64, in a fixed order.
 void f64_forward(const ConvGeometry& g, const double* x, const double* w, const double* bias, double* y,
                  MemoryPool& pool);

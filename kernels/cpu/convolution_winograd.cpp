@@ -1,0 +1,233 @@
+// 3x3 convolution with stride 1 by Winograd F(4x4, 3x3) on plain NHWC: the forward pass, and the gradient of the input,
+// which is the same convolution with rotated filters.
+//
+// Channels are innermost, so the transforms work on whole vectors of channels. Each thread takes blocks of tiles; a
+// block's transformed inputs (V) stay in the second-level cache while all output channels are worked through in panels
+// of two vectors: 36 products [tiles, in] x [in, panel] into M, whose inverse transform gives the panel's outputs.
+//
+//   U  transformed filters  [panel][slice][in][2 vectors]
+//   V  transformed inputs   [slice][row group][in / lanes][kTileRows][lanes]: the innermost loop runs through it in
+//   order M  products             [slice][tile][2 vectors]
+#include <omp.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/convolution.h"
+#include "kernels/cpu/winograd.h"
+
+namespace retort::kernels {
+namespace {
+
+using namespace winograd;
+using simd::kLanes;
+
+constexpr int kPanel = 2 * kLanes;
+
+// The convolution to be done: in [n, h, w, c] -> out [n, oh, ow, o].
+struct Problem {
+  std::int64_t n, h, w, c, oh, ow, o;
+  std::int64_t pad_h, pad_w;
+  std::int64_t tiles_h() const { return (oh + kTile - 1) / kTile; }
+  std::int64_t tiles_w() const { return (ow + kTile - 1) / kTile; }
+  std::int64_t tiles() const { return n * tiles_h() * tiles_w(); }
+  std::int64_t panels() const { return (o + kPanel - 1) / kPanel; }
+};
+
+// product[row][panel] = V group x U panel for kRows tiles.
+template <int kRows>
+void multiply(const float* v, const float* u, std::int64_t channel_blocks, float* product) {
+  F32 sum[kRows][2] = {};
+  for (std::int64_t block = 0; block < channel_blocks; ++block) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kLanes; ++k) {
+      const F32 u0 = simd::load(u + k * kPanel), u1 = simd::load(u + k * kPanel + kLanes);
+#pragma GCC unroll 12
+      for (int m = 0; m < kRows; ++m) {
+        sum[m][0] += v[m * kLanes + k] * u0;
+        sum[m][1] += v[m * kLanes + k] * u1;
+      }
+    }
+    u += kLanes * kPanel;
+    v += kTileRows * kLanes;
+  }
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) {
+    simd::store(product + m * kPanel, sum[m][0]);
+    simd::store(product + m * kPanel + kLanes, sum[m][1]);
+  }
+}
+
+void multiply_group(std::int64_t rows, const float* v, const float* u, std::int64_t channel_blocks, float* product) {
+  if (rows > kTileRows * 2 / 3) {
+    multiply<kTileRows>(v, u, channel_blocks, product);
+  } else if (rows > kTileRows / 3) {
+    multiply<kTileRows * 2 / 3>(v, u, channel_blocks, product);
+  } else {
+    multiply<kTileRows / 3>(v, u, channel_blocks, product);
+  }
+}
+
+// U for input channels [first, first + kLanes) of one panel. weight(in, out, tap, vector of out) reads the filters.
+template <typename Weights>
+void transform_filters(const Problem& p, std::int64_t panel, std::int64_t first, const Weights& weights, float* u) {
+  for (int half = 0; half < 2; ++half) {
+    const std::int64_t out = panel * kPanel + half * kLanes;
+    float taps[9][kLanes][kLanes] = {};  // [tap][in][out]
+    if (out < p.o) weights(first, out, taps);
+    for (int i = 0; i < kLanes; ++i) {
+      F32 half_done[kInput][3], g[3][3], result[kInput];
+      for (int t = 0; t < 9; ++t) g[t % 3][t / 3] = simd::load(taps[t][i]);
+      for (int j = 0; j < 3; ++j) {
+        filter_transform(g[j], result);
+        for (int k = 0; k < kInput; ++k) half_done[k][j] = result[k];
+      }
+      for (int k = 0; k < kInput; ++k) {
+        filter_transform(half_done[k], result);
+        for (int l = 0; l < kInput; ++l) {
+          simd::store(u + ((panel * kSlices + k * kInput + l) * p.c + first + i) * kPanel + half * kLanes, result[l]);
+        }
+      }
+    }
+  }
+}
+
+void transform_inputs(const Problem& p, const float* in, const float* zeros, std::int64_t first_tile,
+                      std::int64_t count, std::int64_t slice_pitch, float* v) {
+  for (std::int64_t t = 0; t < count; ++t) {
+    const std::int64_t tile = first_tile + t, column = tile % p.tiles_w(), row = tile / p.tiles_w() % p.tiles_h();
+    const float* const image = in + tile / (p.tiles_w() * p.tiles_h()) * p.h * p.w * p.c;
+    const float* pixels[kSlices];
+    tile_pixels(image, p.h, p.w, p.c, row * kTile - p.pad_h, column * kTile - p.pad_w, kInput, zeros, pixels);
+    float* to = v + t / kTileRows * kTileRows * p.c + t % kTileRows * kLanes;
+    for (std::int64_t c = 0; c < p.c; c += kLanes, to += kTileRows * kLanes) {
+      F32 half[kInput][kInput];
+#pragma GCC unroll 6
+      for (int j = 0; j < kInput; ++j) {
+        F32 column_in[kInput], column_out[kInput];
+#pragma GCC unroll 6
+        for (int i = 0; i < kInput; ++i) column_in[i] = simd::load(pixels[i * kInput + j] + c);
+        input_transform(column_in, column_out);
+#pragma GCC unroll 6
+        for (int i = 0; i < kInput; ++i) half[i][j] = column_out[i];
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < kInput; ++i) {
+        F32 row_out[kInput];
+        input_transform(half[i], row_out);
+#pragma GCC unroll 6
+        for (int j = 0; j < kInput; ++j) simd::store(to + (i * kInput + j) * slice_pitch, row_out[j]);
+      }
+    }
+  }
+}
+
+void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitch, std::int64_t first_tile,
+                       std::int64_t count, std::int64_t panel, const float* bias, float* out) {
+  const int halves = p.o - panel * kPanel > kLanes ? 2 : 1;
+  for (std::int64_t t = 0; t < count; ++t) {
+    const std::int64_t tile = first_tile + t, column = tile % p.tiles_w(), row = tile / p.tiles_w() % p.tiles_h();
+    const std::int64_t n = tile / (p.tiles_w() * p.tiles_h());
+    const std::int64_t height = std::min<std::int64_t>(kTile, p.oh - row * kTile);
+    const std::int64_t width = std::min<std::int64_t>(kTile, p.ow - column * kTile);
+    for (int h = 0; h < halves; ++h) {
+      const float* const from = m + t * kPanel + h * kLanes;
+      const std::int64_t channel = panel * kPanel + h * kLanes;
+      float* const to = out + ((n * p.oh + row * kTile) * p.ow + column * kTile) * p.o + channel;
+      F32 half[kTile][kInput];
+#pragma GCC unroll 6
+      for (int j = 0; j < kInput; ++j) {
+        F32 column_in[kInput], column_out[kTile];
+#pragma GCC unroll 6
+        for (int i = 0; i < kInput; ++i) column_in[i] = simd::load(from + (i * kInput + j) * slice_pitch);
+        output_transform(column_in, column_out);
+#pragma GCC unroll 6
+        for (int i = 0; i < kTile; ++i) half[i][j] = column_out[i];
+      }
+      const F32 offset = bias != nullptr ? simd::load(bias + channel) : F32{};
+      for (int i = 0; i < height; ++i) {
+        F32 row_out[kTile];
+        output_transform(half[i], row_out);
+        if (width == kTile) {
+#pragma GCC unroll 4
+          for (int j = 0; j < kTile; ++j) simd::store(to + (i * p.ow + j) * p.o, row_out[j] + offset);
+        } else {
+          for (int j = 0; j < width; ++j) simd::store(to + (i * p.ow + j) * p.o, row_out[j] + offset);
+        }
+      }
+    }
+  }
+}
+
+// Tiles of a block: V is to fill about half of the second-level cache, but a block should be large enough to pay for
+// reading all of U from the third.
+std::int64_t block_tiles(const Problem& p) {
+  constexpr std::int64_t kCacheFloats = 100 * 1024;
+  const std::int64_t fitting = kCacheFloats / (kSlices * p.c) / kTileRows * kTileRows;
+  return std::clamp<std::int64_t>(fitting, 4 * kTileRows, 8 * kTileRows);
+}
+
+template <typename Weights>
+void convolve(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+              const Weights& weights) {
+  const std::int64_t block = block_tiles(p), threads = omp_get_max_threads();
+  const std::int64_t u_size = p.panels() * kSlices * p.c * kPanel;
+  const std::int64_t v_pitch = block * p.c, m_pitch = block * kPanel;
+  const std::int64_t thread_size = kSlices * (v_pitch + m_pitch);
+  const Workspace memory(pool, static_cast<std::size_t>(u_size + threads * thread_size + p.c) * sizeof(float));
+  float* const u = memory.as<float>();
+  float* const zeros = u + u_size + threads * thread_size;
+  std::fill(zeros, zeros + p.c, 0.0f);
+#pragma omp parallel num_threads(static_cast <int>(threads))
+  {
+#pragma omp for collapse(2) schedule(static)
+    for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
+      for (std::int64_t first = 0; first < p.c; first += kLanes) transform_filters(p, panel, first, weights, u);
+    }
+    const std::int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
+    const std::int64_t end = p.tiles() * (thread + 1) / team;
+    float* const v = u + u_size + thread * thread_size;
+    float* const m = v + kSlices * v_pitch;
+    for (std::int64_t first = p.tiles() * thread / team; first < end; first += block) {
+      const std::int64_t count = std::min(block, end - first);
+      transform_inputs(p, in, zeros, first, count, v_pitch, v);
+      for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
+        for (std::int64_t slice = 0; slice < kSlices; ++slice) {
+          const float* const u_panel = u + (panel * kSlices + slice) * p.c * kPanel;
+          for (std::int64_t t = 0; t < count; t += kTileRows) {
+            multiply_group(count - t, v + slice * v_pitch + t * p.c, u_panel, p.c / kLanes,
+                           m + slice * m_pitch + t * kPanel);
+          }
+        }
+        transform_outputs(p, m, m_pitch, first, count, panel, bias, out);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void winograd_forward(const ConvGeometry& g, const float* x, const float* w, const float* bias, float* y,
+                      MemoryPool& pool) {
+  const Problem p{g.n, g.h, g.w, g.c, g.oh, g.ow, g.o, g.pad_h, g.pad_w};
+  convolve(p, x, bias, y, pool, [&](std::int64_t in, std::int64_t out, float(*taps)[kLanes][kLanes]) {
+    for (int o = 0; o < kLanes; ++o) {
+      for (int t = 0; t < 9; ++t) {
+        const float* const from = w + ((out + o) * 9 + t) * g.c + in;
+        for (int i = 0; i < kLanes; ++i) taps[t][i][o] = from[i];
+      }
+    }
+  });
+}
+
+void winograd_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool) {
+  const Problem p{g.n, g.oh, g.ow, g.o, g.h, g.w, g.c, 2 - g.pad_h, 2 - g.pad_w};
+  convolve(p, dy, nullptr, dx, pool, [&](std::int64_t in, std::int64_t out, float(*taps)[kLanes][kLanes]) {
+    for (int o = 0; o < kLanes; ++o) {
+      for (int t = 0; t < 9; ++t) {
+        simd::store(taps[8 - t][o], simd::load(w + ((in + o) * 9 + t) * g.c + out));
+      }
+    }
+  });
+}
+
+}  // namespace retort::kernels

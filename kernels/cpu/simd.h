@@ -1,0 +1,20 @@
+// f32 vectors as wide as this build's processor has them (GCC and clang vector extensions).
+#pragma once
+
+#include "kernels/cpu/row_product.h"
+
+namespace retort::kernels::simd {
+
+typedef float F32 __attribute__((vector_size(kVectorBytes)));
+typedef float UnalignedF32 __attribute__((vector_size(kVectorBytes), aligned(sizeof(float)), may_alias));
+
+inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(float));
+
+inline F32 load(const float* from) {
+  return *reinterpret_cast<const UnalignedF32*>(from);
+}
+inline void store(float* to, F32 value) {
+  *reinterpret_cast<UnalignedF32*>(to) = value;
+}
+
+}  // namespace retort::kernels::simd

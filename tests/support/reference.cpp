@@ -1,0 +1,250 @@
+#include "tests/support/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "kernels/philox.h"
+
+namespace retort::reference {
+namespace {
+
+double activate(double v, kernels::Activation kind) {
+  switch (kind) {
+    case kernels::Activation::identity:
+      return v;
+    case kernels::Activation::relu:
+      return std::max(v, 0.0);
+    case kernels::Activation::relu6:
+      return std::min(std::max(v, 0.0), 6.0);
+  }
+  return v;
+}
+
+template <typename F>
+Array map(const Array& x, F f) {
+  Array y = x;
+  for (double& v : y.values) v = f(v);
+  return y;
+}
+
+std::int64_t pooled(std::int64_t in, int kernel, int stride, int pad) {
+  return (in + 2 * pad - kernel) / stride + 1;
+}
+
+}  // namespace
+
+double& Array::at(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c) {
+  return (*this)[((n * shape[1] + h) * shape[2] + w) * shape[3] + c];
+}
+double Array::at(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c) const {
+  return (*this)[((n * shape[1] + h) * shape[2] + w) * shape[3] + c];
+}
+
+Array uniform(const Shape& shape, double low, double high, std::uint64_t seed) {
+  std::mt19937_64 engine(seed);
+  // Not std::uniform_real_distribution, whose numbers differ between libraries.
+  return map(Array(shape),
+             [&](double) { return low + (high - low) * static_cast<double>(engine() >> 11) * 0x1.0p-53; });
+}
+
+Array add(const Array& a, const Array& b) {
+  Array y = a;
+  for (std::int64_t i = 0; i < y.numel(); ++i) y[i] += b[i];
+  return y;
+}
+
+Array scale(const Array& x, double factor) {
+  return map(x, [=](double v) { return factor * v; });
+}
+
+Array activation(const Array& x, kernels::Activation kind) {
+  return map(x, [=](double v) { return activate(v, kind); });
+}
+
+Array square(const Array& x) {
+  return map(x, [](double v) { return v * v; });
+}
+
+Array dropout(const Array& x, const std::vector<std::int32_t>& sample_ids, std::int32_t epoch, double p,
+              kernels::RandomKey key) {
+  Array y = x;
+  const std::int64_t size = x.numel() / x.shape[0];
+  for (std::int64_t i = 0; i < x.numel(); ++i) {
+    const auto e = static_cast<std::uint32_t>(i % size);
+    const auto sample = static_cast<std::uint32_t>(sample_ids[static_cast<std::size_t>(i / size)]);
+    const Philox4 random = random_block(key.seed, key.purpose, static_cast<std::uint32_t>(epoch), sample, e / 4);
+    y[i] = static_cast<double>(uniform_of(random.v[e % 4])) < p ? 0 : x[i] / (1 - p);
+  }
+  return y;
+}
+
+double sum(const Array& x) {
+  double total = 0;
+  for (double v : x.values) total += v;
+  return total;
+}
+
+double norm(const Array& x) {
+  return std::sqrt(sum(square(x)));
+}
+
+Array sum_rows(const Array& x) {
+  const std::int64_t channels = x.shape.last();
+  Array y(Shape{channels});
+  for (std::int64_t i = 0; i < x.numel(); ++i) y[i % channels] += x[i];
+  return y;
+}
+
+BatchNorm batch_norm(const Array& x, const Array& residual, const Array& gamma, const Array& beta, double epsilon,
+                     kernels::Activation act) {
+  const std::int64_t channels = x.shape.last();
+  const auto rows = static_cast<double>(x.shape.rows());
+  BatchNorm result;
+  result.mean = scale(sum_rows(x), 1 / rows);
+  result.variance = Array(Shape{channels});
+  for (std::int64_t i = 0; i < x.numel(); ++i) {
+    const double d = x[i] - result.mean[i % channels];
+    result.variance[i % channels] += d * d / rows;
+  }
+  result.invstd = map(result.variance, [=](double v) { return 1 / std::sqrt(v + epsilon); });
+  result.y = batch_norm_inference(x, residual, gamma, beta, result.mean, result.variance, epsilon, act);
+  return result;
+}
+
+Array batch_norm_inference(const Array& x, const Array& residual, const Array& gamma, const Array& beta,
+                           const Array& mean, const Array& variance, double epsilon, kernels::Activation act) {
+  const std::int64_t channels = x.shape.last();
+  Array y = x;
+  for (std::int64_t i = 0; i < x.numel(); ++i) {
+    const std::int64_t c = i % channels;
+    const double normal = (x[i] - mean[c]) / std::sqrt(variance[c] + epsilon);
+    y[i] = activate(gamma[c] * normal + beta[c] + (residual.values.empty() ? 0 : residual[i]), act);
+  }
+  return y;
+}
+
+MaxPool max_pool(const Array& x, const kernels::PoolParams& p) {
+  const std::int64_t batch = x.shape[0], height = x.shape[1], width = x.shape[2], channels = x.shape[3];
+  MaxPool result;
+  result.y = Array(Shape{batch, pooled(height, p.kernel_h, p.stride_h, p.pad_h),
+                         pooled(width, p.kernel_w, p.stride_w, p.pad_w), channels});
+  for (std::int64_t n = 0; n < batch; ++n) {
+    for (std::int64_t oh = 0; oh < result.y.shape[1]; ++oh) {
+      for (std::int64_t ow = 0; ow < result.y.shape[2]; ++ow) {
+        for (std::int64_t c = 0; c < channels; ++c) {
+          double best = -std::numeric_limits<double>::infinity();
+          std::int64_t chosen = -1;
+          for (int kh = 0; kh < p.kernel_h; ++kh) {
+            for (int kw = 0; kw < p.kernel_w; ++kw) {
+              const std::int64_t h = oh * p.stride_h - p.pad_h + kh, w = ow * p.stride_w - p.pad_w + kw;
+              if (h < 0 || h >= height || w < 0 || w >= width) continue;
+              if (chosen < 0 || x.at(n, h, w, c) > best) {
+                best = x.at(n, h, w, c);
+                chosen = h * width + w;
+              }
+            }
+          }
+          result.y.at(n, oh, ow, c) = best;
+          result.argmax.push_back(static_cast<std::int32_t>(chosen));
+        }
+      }
+    }
+  }
+  return result;
+}
+
+Array average_pool(const Array& x, const kernels::PoolParams& p) {
+  const std::int64_t batch = x.shape[0], height = x.shape[1], width = x.shape[2], channels = x.shape[3];
+  Array y(Shape{batch, pooled(height, p.kernel_h, p.stride_h, p.pad_h), pooled(width, p.kernel_w, p.stride_w, p.pad_w),
+                channels});
+  for (std::int64_t n = 0; n < batch; ++n) {
+    for (std::int64_t oh = 0; oh < y.shape[1]; ++oh) {
+      for (std::int64_t ow = 0; ow < y.shape[2]; ++ow) {
+        for (std::int64_t c = 0; c < channels; ++c) {
+          for (int kh = 0; kh < p.kernel_h; ++kh) {
+            for (int kw = 0; kw < p.kernel_w; ++kw) {
+              const std::int64_t h = oh * p.stride_h - p.pad_h + kh, w = ow * p.stride_w - p.pad_w + kw;
+              if (h < 0 || h >= height || w < 0 || w >= width) continue;
+              y.at(n, oh, ow, c) += x.at(n, h, w, c) / (p.kernel_h * p.kernel_w);
+            }
+          }
+        }
+      }
+    }
+  }
+  return y;
+}
+
+Array adaptive_average_pool(const Array& x, std::int64_t out_h, std::int64_t out_w) {
+  const std::int64_t batch = x.shape[0], height = x.shape[1], width = x.shape[2], channels = x.shape[3];
+  const auto begin = [](std::int64_t i, std::int64_t length, std::int64_t n) {
+    return static_cast<std::int64_t>(std::floor(static_cast<double>(i * length) / static_cast<double>(n)));
+  };
+  const auto end = [](std::int64_t i, std::int64_t length, std::int64_t n) {
+    return static_cast<std::int64_t>(std::ceil(static_cast<double>((i + 1) * length) / static_cast<double>(n)));
+  };
+  Array y(Shape{batch, out_h, out_w, channels});
+  for (std::int64_t n = 0; n < batch; ++n) {
+    for (std::int64_t oh = 0; oh < out_h; ++oh) {
+      for (std::int64_t ow = 0; ow < out_w; ++ow) {
+        for (std::int64_t c = 0; c < channels; ++c) {
+          double total = 0, count = 0;
+          for (std::int64_t h = begin(oh, height, out_h); h < end(oh, height, out_h); ++h) {
+            for (std::int64_t w = begin(ow, width, out_w); w < end(ow, width, out_w); ++w) {
+              total += x.at(n, h, w, c);
+              count += 1;
+            }
+          }
+          y.at(n, oh, ow, c) = total / count;
+        }
+      }
+    }
+  }
+  return y;
+}
+
+Array log_softmax(const Array& x) {
+  const std::int64_t columns = x.shape.last();
+  Array y = x;
+  for (std::int64_t r = 0; r < x.shape.rows(); ++r) {
+    const auto row = x.values.begin() + r * columns;
+    const double max = *std::max_element(row, row + columns);
+    double total = 0;
+    for (std::int64_t c = 0; c < columns; ++c) total += std::exp(row[c] - max);
+    for (std::int64_t c = 0; c < columns; ++c) y[r * columns + c] = row[c] - max - std::log(total);
+  }
+  return y;
+}
+
+Array softmax(const Array& x) {
+  return map(log_softmax(x), [](double v) { return std::exp(v); });
+}
+
+Array l2_normalize(const Array& x, double epsilon) {
+  const std::int64_t columns = x.shape.last();
+  Array y = x;
+  for (std::int64_t r = 0; r < x.shape.rows(); ++r) {
+    double squares = 0;
+    for (std::int64_t c = 0; c < columns; ++c) squares += x[r * columns + c] * x[r * columns + c];
+    for (std::int64_t c = 0; c < columns; ++c) y[r * columns + c] /= std::max(std::sqrt(squares), epsilon);
+  }
+  return y;
+}
+
+double cross_entropy(const Array& logits, const std::vector<std::int32_t>& labels, double smoothing) {
+  const std::int64_t columns = logits.shape.last(), rows = logits.shape.rows();
+  const Array log_probability = log_softmax(logits);
+  double total = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c) {
+      const double q = (1 - smoothing) * (labels[static_cast<std::size_t>(r)] == c ? 1 : 0) +
+                       smoothing / static_cast<double>(columns);
+      total -= q * log_probability[r * columns + c];
+    }
+  }
+  return total / static_cast<double>(rows);
+}
+
+}  // namespace retort::reference
