@@ -20,8 +20,11 @@ namespace {
 
 using namespace winograd;
 using simd::kLanes;
+using simd::prefetch;
 
 constexpr int kPanel = 2 * kLanes;
+// Keeps the slices of U, V and M, written and read together, from falling into the same sets of the caches.
+constexpr std::int64_t kPad = 3 * kLanes;
 
 // The convolution to be done: in [n, h, w, c] -> out [n, oh, ow, o].
 struct Problem {
@@ -31,15 +34,20 @@ struct Problem {
   std::int64_t tiles_w() const { return (ow + kTile - 1) / kTile; }
   std::int64_t tiles() const { return n * tiles_h() * tiles_w(); }
   std::int64_t panels() const { return (o + kPanel - 1) / kPanel; }
+  std::int64_t u_slice() const { return c * kPanel + kPad; }
 };
 
-// product[row][panel] = V group x U panel for kRows tiles.
+// product[row][panel] = V group x U panel for kRows tiles. V and U lie one behind the other in memory, but the hardware
+// fetches them into the first-level cache too late: asking for the next block of channels is worth 20 %.
 template <int kRows>
 void multiply(const float* v, const float* u, std::int64_t channel_blocks, float* product) {
   F32 sum[kRows][2] = {};
   for (std::int64_t block = 0; block < channel_blocks; ++block) {
 #pragma GCC unroll 4
     for (int k = 0; k < kLanes; ++k) {
+      prefetch(u + (k + kLanes) * kPanel);
+      prefetch(u + (k + kLanes) * kPanel + kLanes);
+      if (k < kRows) prefetch(v + (kTileRows + k) * kLanes);
       const F32 u0 = simd::load(u + k * kPanel), u1 = simd::load(u + k * kPanel + kLanes);
 #pragma GCC unroll 12
       for (int m = 0; m < kRows; ++m) {
@@ -84,7 +92,8 @@ void transform_filters(const Problem& p, std::int64_t panel, std::int64_t first,
       for (int k = 0; k < kInput; ++k) {
         filter_transform(half_done[k], result);
         for (int l = 0; l < kInput; ++l) {
-          simd::store(u + ((panel * kSlices + k * kInput + l) * p.c + first + i) * kPanel + half * kLanes, result[l]);
+          simd::store(u + (panel * kSlices + k * kInput + l) * p.u_slice() + (first + i) * kPanel + half * kLanes,
+                      result[l]);
         }
       }
     }
@@ -158,21 +167,24 @@ void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitc
   }
 }
 
-// Tiles of a block: V is to fill about half of the second-level cache, but a block should be large enough to pay for
-// reading all of U from the third.
-std::int64_t block_tiles(const Problem& p) {
-  constexpr std::int64_t kCacheFloats = 100 * 1024;
-  const std::int64_t fitting = kCacheFloats / (kSlices * p.c) / kTileRows * kTileRows;
-  return std::clamp<std::int64_t>(fitting, 4 * kTileRows, 8 * kTileRows);
+// Tiles of a block, and panels worked on together.
+struct Blocking {
+  std::int64_t tiles, panels;
+};
+
+Blocking blocking(const Problem& p) {
+  if (p.c <= 128) return {2 * kTileRows, 1};
+  return {8 * kTileRows, std::min<std::int64_t>(p.panels(), 4)};
 }
 
 template <typename Weights>
 void convolve(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
               const Weights& weights) {
-  const std::int64_t block = block_tiles(p), threads = omp_get_max_threads();
-  const std::int64_t u_size = p.panels() * kSlices * p.c * kPanel;
-  const std::int64_t v_pitch = block * p.c, m_pitch = block * kPanel;
-  const std::int64_t thread_size = kSlices * (v_pitch + m_pitch);
+  const Blocking block = blocking(p);
+  const std::int64_t threads = omp_get_max_threads();
+  const std::int64_t u_size = p.panels() * kSlices * p.u_slice();
+  const std::int64_t v_slice = block.tiles * p.c + kPad, m_slice = block.tiles * kPanel + kPad;
+  const std::int64_t thread_size = kSlices * (v_slice + block.panels * m_slice);
   const Workspace memory(pool, static_cast<std::size_t>(u_size + threads * thread_size + p.c) * sizeof(float));
   float* const u = memory.as<float>();
   float* const zeros = u + u_size + threads * thread_size;
@@ -186,19 +198,24 @@ void convolve(const Problem& p, const float* in, const float* bias, float* out, 
     const std::int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
     const std::int64_t end = p.tiles() * (thread + 1) / team;
     float* const v = u + u_size + thread * thread_size;
-    float* const m = v + kSlices * v_pitch;
-    for (std::int64_t first = p.tiles() * thread / team; first < end; first += block) {
-      const std::int64_t count = std::min(block, end - first);
-      transform_inputs(p, in, zeros, first, count, v_pitch, v);
-      for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
+    float* const m = v + kSlices * v_slice;
+    for (std::int64_t first = p.tiles() * thread / team; first < end; first += block.tiles) {
+      const std::int64_t count = std::min(block.tiles, end - first);
+      transform_inputs(p, in, zeros, first, count, v_slice, v);
+      for (std::int64_t panel = 0; panel < p.panels(); panel += block.panels) {
+        const std::int64_t together = std::min(block.panels, p.panels() - panel);
         for (std::int64_t slice = 0; slice < kSlices; ++slice) {
-          const float* const u_panel = u + (panel * kSlices + slice) * p.c * kPanel;
           for (std::int64_t t = 0; t < count; t += kTileRows) {
-            multiply_group(count - t, v + slice * v_pitch + t * p.c, u_panel, p.c / kLanes,
-                           m + slice * m_pitch + t * kPanel);
+            for (std::int64_t j = 0; j < together; ++j) {
+              multiply_group(count - t, v + slice * v_slice + t * p.c,
+                             u + ((panel + j) * kSlices + slice) * p.u_slice(), p.c / kLanes,
+                             m + (j * kSlices + slice) * m_slice + t * kPanel);
+            }
           }
         }
-        transform_outputs(p, m, m_pitch, first, count, panel, bias, out);
+        for (std::int64_t j = 0; j < together; ++j) {
+          transform_outputs(p, m + j * kSlices * m_slice, m_slice, first, count, panel + j, bias, out);
+        }
       }
     }
   }

@@ -17,4 +17,6 @@ inline void store(float* to, F32 value) {
   *reinterpret_cast<UnalignedF32*>(to) = value;
 }
 
+inline void prefetch(const float* from) { __builtin_prefetch(from); }
+
 }  // namespace retort::kernels::simd
