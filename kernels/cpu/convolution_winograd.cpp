@@ -75,7 +75,8 @@ void multiply_group(std::int64_t rows, const float* v, const float* u, std::int6
   }
 }
 
-// U for input channels [first, first + kLanes) of one panel. weight(in, out, tap, vector of out) reads the filters.
+// The U of one panel, for input channels [first, first + kLanes). weight(in, out, tap, vector of out) reads the
+// filters.
 template <typename Weights>
 void transform_filters(const Problem& p, std::int64_t panel, std::int64_t first, const Weights& weights, float* u) {
   for (int half = 0; half < 2; ++half) {
@@ -92,18 +93,18 @@ void transform_filters(const Problem& p, std::int64_t panel, std::int64_t first,
       for (int k = 0; k < kInput; ++k) {
         filter_transform(half_done[k], result);
         for (int l = 0; l < kInput; ++l) {
-          simd::store(u + (panel * kSlices + k * kInput + l) * p.u_slice() + (first + i) * kPanel + half * kLanes,
-                      result[l]);
+          simd::store(u + (k * kInput + l) * p.u_slice() + (first + i) * kPanel + half * kLanes, result[l]);
         }
       }
     }
   }
 }
 
-void transform_inputs(const Problem& p, const float* in, const float* zeros, std::int64_t first_tile,
-                      std::int64_t count, std::int64_t slice_pitch, float* v) {
-  for (std::int64_t t = 0; t < count; ++t) {
-    const std::int64_t tile = first_tile + t, column = tile % p.tiles_w(), row = tile / p.tiles_w() % p.tiles_h();
+// V for tiles [begin, end) of a block that starts at tile `first`.
+void transform_inputs(const Problem& p, const float* in, const float* zeros, std::int64_t first, std::int64_t begin,
+                      std::int64_t end, std::int64_t slice_pitch, float* v) {
+  for (std::int64_t t = begin; t < end; ++t) {
+    const std::int64_t tile = first + t, column = tile % p.tiles_w(), row = tile / p.tiles_w() % p.tiles_h();
     const float* const image = in + tile / (p.tiles_w() * p.tiles_h()) * p.h * p.w * p.c;
     const float* pixels[kSlices];
     tile_pixels(image, p.h, p.w, p.c, row * kTile - p.pad_h, column * kTile - p.pad_w, kInput, zeros, pixels);
@@ -167,24 +168,22 @@ void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitc
   }
 }
 
-// Tiles of a block, and panels worked on together.
-struct Blocking {
-  std::int64_t tiles, panels;
-};
-
-Blocking blocking(const Problem& p) {
-  if (p.c <= 128) return {2 * kTileRows, 1};
-  return {8 * kTileRows, std::min<std::int64_t>(p.panels(), 4)};
+// M = V x U for one slice and panel.
+void multiply_slice(const Problem& p, std::int64_t tiles, const float* v, const float* u, float* m) {
+  for (std::int64_t t = 0; t < tiles; t += kTileRows) {
+    multiply_group(tiles - t, v + t * p.c, u, p.c / kLanes, m + t * kPanel);
+  }
 }
 
+// Many tiles: U is made first, then each thread takes blocks of tiles. V and M of a block stay in the second-level
+// cache for up to 128 channels.
 template <typename Weights>
-void convolve(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
-              const Weights& weights) {
-  const Blocking block = blocking(p);
-  const std::int64_t threads = omp_get_max_threads();
-  const std::int64_t u_size = p.panels() * kSlices * p.u_slice();
-  const std::int64_t v_slice = block.tiles * p.c + kPad, m_slice = block.tiles * kPanel + kPad;
-  const std::int64_t thread_size = kSlices * (v_slice + block.panels * m_slice);
+void convolve_by_tiles(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+                       const Weights& weights) {
+  const std::int64_t block = (p.c <= 128 ? 2 : 8) * kTileRows, threads = omp_get_max_threads();
+  const std::int64_t u_panel = kSlices * p.u_slice(), u_size = p.panels() * u_panel;
+  const std::int64_t v_slice = block * p.c + kPad, m_slice = block * kPanel + kPad;
+  const std::int64_t thread_size = kSlices * (v_slice + m_slice);
   const Workspace memory(pool, static_cast<std::size_t>(u_size + threads * thread_size + p.c) * sizeof(float));
   float* const u = memory.as<float>();
   float* const zeros = u + u_size + threads * thread_size;
@@ -193,31 +192,64 @@ void convolve(const Problem& p, const float* in, const float* bias, float* out, 
   {
 #pragma omp for collapse(2) schedule(static)
     for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
-      for (std::int64_t first = 0; first < p.c; first += kLanes) transform_filters(p, panel, first, weights, u);
+      for (std::int64_t first = 0; first < p.c; first += kLanes) {
+        transform_filters(p, panel, first, weights, u + panel * u_panel);
+      }
     }
     const std::int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
     const std::int64_t end = p.tiles() * (thread + 1) / team;
     float* const v = u + u_size + thread * thread_size;
     float* const m = v + kSlices * v_slice;
-    for (std::int64_t first = p.tiles() * thread / team; first < end; first += block.tiles) {
-      const std::int64_t count = std::min(block.tiles, end - first);
-      transform_inputs(p, in, zeros, first, count, v_slice, v);
-      for (std::int64_t panel = 0; panel < p.panels(); panel += block.panels) {
-        const std::int64_t together = std::min(block.panels, p.panels() - panel);
+    for (std::int64_t first = p.tiles() * thread / team; first < end; first += block) {
+      const std::int64_t count = std::min(block, end - first);
+      transform_inputs(p, in, zeros, first, 0, count, v_slice, v);
+      for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
         for (std::int64_t slice = 0; slice < kSlices; ++slice) {
-          for (std::int64_t t = 0; t < count; t += kTileRows) {
-            for (std::int64_t j = 0; j < together; ++j) {
-              multiply_group(count - t, v + slice * v_slice + t * p.c,
-                             u + ((panel + j) * kSlices + slice) * p.u_slice(), p.c / kLanes,
-                             m + (j * kSlices + slice) * m_slice + t * kPanel);
-            }
-          }
+          multiply_slice(p, count, v + slice * v_slice, u + panel * u_panel + slice * p.u_slice(), m + slice * m_slice);
         }
-        for (std::int64_t j = 0; j < together; ++j) {
-          transform_outputs(p, m + j * kSlices * m_slice, m_slice, first, count, panel + j, bias, out);
-        }
+        transform_outputs(p, m, m_slice, first, count, panel, bias, out);
       }
     }
+  }
+}
+
+// Few tiles and many channels, where U (38 MB for 512 channels) would go through main memory and cost more than the
+// products: all threads make V of the whole batch, then each takes panels, making a panel's U just before its use.
+template <typename Weights>
+void convolve_by_panels(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+                        const Weights& weights) {
+  const std::int64_t tiles = p.tiles(), threads = omp_get_max_threads();
+  const std::int64_t v_slice = (tiles + kTileRows) * p.c + kPad, m_slice = (tiles + kTileRows) * kPanel + kPad;
+  const std::int64_t v_size = kSlices * v_slice, thread_size = kSlices * (p.u_slice() + m_slice);
+  const Workspace memory(pool, static_cast<std::size_t>(v_size + threads * thread_size + p.c) * sizeof(float));
+  float* const v = memory.as<float>();
+  float* const zeros = v + v_size + threads * thread_size;
+  std::fill(zeros, zeros + p.c, 0.0f);
+#pragma omp parallel num_threads(static_cast <int>(threads))
+  {
+    const std::int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
+    transform_inputs(p, in, zeros, 0, tiles * thread / team, tiles * (thread + 1) / team, v_slice, v);
+#pragma omp barrier
+    float* const u = v + v_size + thread * thread_size;
+    float* const m = u + kSlices * p.u_slice();
+#pragma omp for schedule(static)
+    for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
+      for (std::int64_t first = 0; first < p.c; first += kLanes) transform_filters(p, panel, first, weights, u);
+      for (std::int64_t slice = 0; slice < kSlices; ++slice) {
+        multiply_slice(p, tiles, v + slice * v_slice, u + slice * p.u_slice(), m + slice * m_slice);
+      }
+      transform_outputs(p, m, m_slice, 0, tiles, panel, bias, out);
+    }
+  }
+}
+
+template <typename Weights>
+void convolve(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+              const Weights& weights) {
+  if (p.tiles() <= 128 && p.c * p.o >= 256 * 256) {
+    convolve_by_panels(p, in, bias, out, pool, weights);
+  } else {
+    convolve_by_tiles(p, in, bias, out, pool, weights);
   }
 }
 
