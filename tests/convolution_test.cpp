@@ -179,6 +179,7 @@ INSTANTIATE_TEST_SUITE_P(
         ConvCase{"few_channels", {.n = 2, .h = 6, .w = 5, .c = 5, .o = 7, .kh = 3, .kw = 3, .pad = 1}},
         ConvCase{"strided", {.n = 2, .h = 16, .w = 16, .c = 32, .o = 64, .kh = 3, .kw = 3, .stride = 2, .pad = 1}},
         ConvCase{"strided_odd", {.n = 2, .h = 11, .w = 9, .c = 20, .o = 24, .kh = 3, .kw = 3, .stride = 2, .pad = 1}},
+        ConvCase{"strided_wide", {.n = 5, .h = 9, .w = 13, .c = 80, .o = 112, .kh = 3, .kw = 3, .stride = 2, .pad = 1}},
         ConvCase{"shortcut", {.n = 3, .h = 8, .w = 8, .c = 64, .o = 128, .kh = 1, .kw = 1, .stride = 2}},
         ConvCase{"pointwise", {.n = 2, .h = 7, .w = 5, .c = 64, .o = 256, .kh = 1, .kw = 1}},
         ConvCase{"pointwise_odd", {.n = 2, .h = 7, .w = 5, .c = 13, .o = 19, .kh = 1, .kw = 1}},

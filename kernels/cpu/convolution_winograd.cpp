@@ -13,18 +13,14 @@
 #include <algorithm>
 
 #include "kernels/cpu/convolution.h"
+#include "kernels/cpu/tile_product.h"
 #include "kernels/cpu/winograd.h"
 
 namespace retort::kernels {
 namespace {
 
+using namespace tile;
 using namespace winograd;
-using simd::kLanes;
-using simd::prefetch;
-
-constexpr int kPanel = 2 * kLanes;
-// Keeps the slices of U, V and M, written and read together, from falling into the same sets of the caches.
-constexpr std::int64_t kPad = 3 * kLanes;
 
 // The convolution to be done: in [n, h, w, c] -> out [n, oh, ow, o].
 struct Problem {
@@ -36,44 +32,6 @@ struct Problem {
   std::int64_t panels() const { return (o + kPanel - 1) / kPanel; }
   std::int64_t u_slice() const { return c * kPanel + kPad; }
 };
-
-// product[row][panel] = V group x U panel for kRows tiles. V and U lie one behind the other in memory, but the hardware
-// fetches them into the first-level cache too late: asking for the next block of channels is worth 20 %.
-template <int kRows>
-void multiply(const float* v, const float* u, std::int64_t channel_blocks, float* product) {
-  F32 sum[kRows][2] = {};
-  for (std::int64_t block = 0; block < channel_blocks; ++block) {
-#pragma GCC unroll 4
-    for (int k = 0; k < kLanes; ++k) {
-      prefetch(u + (k + kLanes) * kPanel);
-      prefetch(u + (k + kLanes) * kPanel + kLanes);
-      if (k < kRows) prefetch(v + (kTileRows + k) * kLanes);
-      const F32 u0 = simd::load(u + k * kPanel), u1 = simd::load(u + k * kPanel + kLanes);
-#pragma GCC unroll 12
-      for (int m = 0; m < kRows; ++m) {
-        sum[m][0] += v[m * kLanes + k] * u0;
-        sum[m][1] += v[m * kLanes + k] * u1;
-      }
-    }
-    u += kLanes * kPanel;
-    v += kTileRows * kLanes;
-  }
-#pragma GCC unroll 12
-  for (int m = 0; m < kRows; ++m) {
-    simd::store(product + m * kPanel, sum[m][0]);
-    simd::store(product + m * kPanel + kLanes, sum[m][1]);
-  }
-}
-
-void multiply_group(std::int64_t rows, const float* v, const float* u, std::int64_t channel_blocks, float* product) {
-  if (rows > kTileRows * 2 / 3) {
-    multiply<kTileRows>(v, u, channel_blocks, product);
-  } else if (rows > kTileRows / 3) {
-    multiply<kTileRows * 2 / 3>(v, u, channel_blocks, product);
-  } else {
-    multiply<kTileRows / 3>(v, u, channel_blocks, product);
-  }
-}
 
 // The U of one panel, for input channels [first, first + kLanes). weight(in, out, tap, vector of out) reads the
 // filters.

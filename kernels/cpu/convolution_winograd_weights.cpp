@@ -13,21 +13,16 @@
 #include <algorithm>
 
 #include "kernels/cpu/convolution.h"
+#include "kernels/cpu/tile_product.h"
 #include "kernels/cpu/winograd.h"
 
 namespace retort::kernels {
 namespace {
 
+using namespace tile;
 using namespace winograd;
-using simd::kLanes;
-using simd::prefetch;
 
-constexpr int kPanel = 2 * kLanes;
-constexpr std::int64_t kAhead = 8;              // tiles to prefetch ahead
 constexpr std::int64_t kPrivateSums = 96 * 96;  // channel pairs up to which each thread has its own sums
-constexpr std::int64_t kPad = 3 * kLanes;       // keeps slices from falling into the same sets of the caches
-
-constexpr int kRows = kVectorBytes == 64 ? 8 : 4;  // output channels of a register tile, by two vectors of inputs
 
 // to[slice * pitch] for the transformed kSize x kSize tile of pixels, one vector of channels.
 template <int kSize, void (*transform)(const F32*, F32*)>
@@ -48,37 +43,6 @@ void transform_tile(const float* const* pixels, std::int64_t channel, float* to,
     transform(half[i], row_out);
 #pragma GCC unroll 6
     for (int j = 0; j < kInput; ++j) simd::store(to + (i * kInput + j) * pitch, row_out[j]);
-  }
-}
-
-// sums [kRows][kPanel] = or += sum over tiles of w[tile][row] * v[tile][vector]; one vector of v or two.
-template <int kVectors>
-void accumulate_products(const float* w, const float* v, std::int64_t v_pitch, std::int64_t tiles, bool add,
-                         float* sums) {
-  F32 sum[kRows][kVectors] = {};
-  if (add) {
-#pragma GCC unroll 8
-    for (int m = 0; m < kRows; ++m) {
-      for (int j = 0; j < kVectors; ++j) sum[m][j] = simd::load(sums + m * kPanel + j * kLanes);
-    }
-  }
-#pragma GCC unroll 2
-  for (std::int64_t t = 0; t < tiles; ++t) {
-    F32 columns[kVectors];
-    for (int j = 0; j < kVectors; ++j) {
-      prefetch(v + j * v_pitch + (t + kAhead) * kLanes);
-      columns[j] = simd::load(v + j * v_pitch + t * kLanes);
-    }
-    prefetch(w + (t + kAhead) * kLanes);
-    if (t < kRows * 2) prefetch(sums + (kRows * 2 + t) * kLanes);  // the next call's sums
-#pragma GCC unroll 8
-    for (int m = 0; m < kRows; ++m) {
-      for (int j = 0; j < kVectors; ++j) sum[m][j] += w[t * kLanes + m] * columns[j];
-    }
-  }
-#pragma GCC unroll 8
-  for (int m = 0; m < kRows; ++m) {
-    for (int j = 0; j < kVectors; ++j) simd::store(sums + m * kPanel + j * kLanes, sum[m][j]);
   }
 }
 
@@ -114,7 +78,7 @@ void multiply_panel(const ConvGeometry& g, const Plan& plan, std::int64_t slice,
   const float* const columns = v + slice * plan.v_slice + panel * kPanel * plan.block;
   float* const sums = s + slice * plan.s_slice + panel * kPanel * g.o;
   const bool both = g.c - panel * kPanel > kLanes;
-  for (std::int64_t o = 0; o < g.o; o += kRows) {
+  for (std::int64_t o = 0; o < g.o; o += kSumRows) {
     const float* const rows = w + slice * plan.w_slice + o / kLanes * kLanes * plan.block + o % kLanes;
     if (both) {
       accumulate_products<2>(rows, columns, plan.block * kLanes, count, add, sums + o * kPanel);
