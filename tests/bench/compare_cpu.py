@@ -94,6 +94,7 @@ validation = 0
 arch = "resnet8x4"
 [train]
 max_steps = 100
+evaluate_test = false
 [output]
 root = "{root}"
 """

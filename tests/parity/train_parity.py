@@ -62,6 +62,7 @@ decay = "weights"
 type = "constant"
 [train]
 max_steps = {steps}
+evaluate_test = false
 label_smoothing = {smoothing}
 [output]
 root = "{root}"
