@@ -37,6 +37,12 @@ struct SquareBackward {
   __device__ A operator()(A x, A dy) const { return A(2) * x * dy; }
 };
 
+template <typename A>
+struct ReciprocalSqrt {
+  A epsilon;
+  __device__ A operator()(A x) const { return A(1) / std::sqrt(x + epsilon); }
+};
+
 template <typename T, typename F>
 __global__ void __launch_bounds__(kBlockThreads)
     map_kernel(const T* a, const T* b, T* y, std::int64_t count, bool packed, F f) {
@@ -259,6 +265,14 @@ void CudaKernels::square(ConstView x, View y, Stream stream) {
 
 void CudaKernels::square_backward(ConstView x, ConstView dy, View dx, Stream stream) {
   for_floating(x.dtype, [&]<typename T>() { map<T>(x, dy, dx, SquareBackward<Accumulation<T>>{}, stream); });
+}
+
+void CudaKernels::reciprocal_sqrt(ConstView x, double epsilon, View y, Stream stream) {
+  if (x.dtype == DType::f64) {
+    map<double>(x, {}, y, ReciprocalSqrt<double>{epsilon}, stream);
+  } else {
+    map<float>(x, {}, y, ReciprocalSqrt<float>{static_cast<float>(epsilon)}, stream);
+  }
 }
 
 void CudaKernels::dropout(ConstView x, ConstView sample_ids, ConstView epoch, double p, RandomKey key, View y,
