@@ -14,6 +14,13 @@ std::unique_ptr<Model> build(const std::string& arch, std::int64_t classes, cons
   return make_model({.arch = arch, .classes = classes, .stem = stem, .shortcut = shortcut});
 }
 
+std::vector<std::string> parameter_names(const std::string& arch) {
+  const auto model = build(arch, 10);
+  std::vector<std::string> names;
+  for (const auto& p : model->parameters().parameters()) names.push_back(p->name);
+  return names;
+}
+
 struct Count {
   const char* arch;
   std::int64_t classes;
@@ -47,8 +54,7 @@ TEST(ResNet, ParameterCountsAreThePublishedOnes) {
 }
 
 TEST(ResNet, NamesAreTorchvisions) {
-  std::vector<std::string> names;
-  for (const auto& p : build("resnet18", 10)->parameters().parameters()) names.push_back(p->name);
+  const std::vector<std::string> names = parameter_names("resnet18");
   const auto has = [&](const char* name) { return std::find(names.begin(), names.end(), name) != names.end(); };
   for (const char* name :
        {"conv1.weight", "bn1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight",
@@ -56,8 +62,7 @@ TEST(ResNet, NamesAreTorchvisions) {
     EXPECT_TRUE(has(name)) << name;
   }
   EXPECT_FALSE(has("layer1.0.downsample.0.weight"));
-  std::vector<std::string> bottleneck;
-  for (const auto& p : build("resnet50", 10)->parameters().parameters()) bottleneck.push_back(p->name);
+  const std::vector<std::string> bottleneck = parameter_names("resnet50");
   EXPECT_NE(std::find(bottleneck.begin(), bottleneck.end(), "layer1.0.conv3.weight"), bottleneck.end());
   EXPECT_NE(std::find(bottleneck.begin(), bottleneck.end(), "layer1.0.downsample.0.weight"), bottleneck.end());
 }

@@ -30,8 +30,9 @@ bool is_memory_shortage(cudnnStatus_t status) {
 
 }  // namespace
 
-Convolutions::Convolutions(DeviceMemory& memory, const std::string& context)
-    : memory_(memory),
+Convolutions::Convolutions(Backend& kernels, DeviceMemory& memory, const std::string& context)
+    : kernels_(kernels),
+      memory_(memory),
       choices_(environment("RETORT_CUDNN_PLANS"), context),
       log_(*environment("RETORT_CUDNN_LOG") == '1') {
   add_stream(nullptr);
@@ -133,7 +134,13 @@ void Convolutions::run(const Call& call) {
 
 cudnnStatus_t Convolutions::execute(const Choice& choice, const Call& call, cudnnHandle_t handle) {
   const ScratchMemory workspace(memory_, choice.plan->workspace_bytes(), native(call.stream));
-  void* const bias = choice.fused_bias ? const_cast<void*>(call.bias.data) : nullptr;
+  const bool round_bias = choice.fused_bias && call.y.dtype == DType::bf16;
+  const ScratchMemory rounded(memory_, round_bias ? call.bias.shape.numel() * sizeof(bf16) : 0, native(call.stream));
+  void* bias = choice.fused_bias ? const_cast<void*>(call.bias.data) : nullptr;
+  if (round_bias) {
+    bias = rounded.data();
+    kernels_.convert(call.bias, {bias, DType::bf16, call.bias.shape}, call.stream);
+  }
   const cudnnStatus_t status =
       choice.plan->execute(handle, call.x.data, call.w.data, call.y.data, bias, workspace.data());
   if (status == CUDNN_STATUS_SUCCESS && call.bias && !choice.fused_bias) add_bias(call.bias, call.y, call.stream);
@@ -162,6 +169,7 @@ Convolutions::Choice Convolutions::choose(const Call& call, cudnnHandle_t handle
 void Convolutions::collect_candidates(Choice& choice, const ConvKey& key, cudnnHandle_t handle) {
   for (const bool fused_bias : {true, false}) {
     if (fused_bias && !key.bias) continue;
+    if (fused_bias && key.dtype == DType::bf16 && key.math == Math::strict) continue;  // would round the bias
     try {
       const ConvGraph& graph = choice.graphs.emplace_back(handle, key, fused_bias);
       for (EngineConfig& engine : propose_engines(graph)) {

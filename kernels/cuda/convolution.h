@@ -23,8 +23,8 @@ namespace retort::kernels {
 
 class Convolutions {
  public:
-  // `context`: the device and the versions that a remembered choice holds for.
-  Convolutions(DeviceMemory& memory, const std::string& context);
+  // `kernels` converts; `context` is the device and the versions that a remembered choice holds for.
+  Convolutions(Backend& kernels, DeviceMemory& memory, const std::string& context);
 
   void forward(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream);
   void backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream);
@@ -70,6 +70,7 @@ class Convolutions {
   cudnnStatus_t execute(const Choice& choice, const Call& call, cudnnHandle_t handle);
   cudnnHandle_t handle_for(cudaStream_t stream);
 
+  Backend& kernels_;
   DeviceMemory& memory_;
   ChoiceFile choices_;
   bool log_;

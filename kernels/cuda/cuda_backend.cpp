@@ -55,7 +55,7 @@ GraphHandle record(cudaStream_t stream, const std::function<void()>& work) {
 CudaBackend::CudaBackend(int index) : index_(index), description_(describe_device(index)) {
   use_device();
   memory_ = std::make_unique<DeviceMemory>(index);
-  convolutions_ = std::make_unique<Convolutions>(*memory_, description_);
+  convolutions_ = std::make_unique<Convolutions>(*this, *memory_, description_);
   products_ = std::make_unique<MatrixProducts>(*memory_);
 }
 

@@ -195,26 +195,26 @@ ConvGraph::ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fuse_bias) {
   std::vector<cudnnBackendDescriptor_t> operations{keep(std::move(operation)).get()};
   if (fuse_bias) {
     const std::int64_t channels = key.y[3];
-    const Descriptor& bias = keep_tensor(kConvBias, compute_type(key.dtype), channels_last({1, 1, 1, channels}));
+    const Descriptor& bias = keep_tensor(kConvBias, type, channels_last({1, 1, 1, channels}));
     operations.push_back(keep(pointwise_add(result, bias, y, key.dtype)).get());
   }
-  graph_
-      .set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<std::int64_t>(operations.size()),
-           operations.data())
-      .set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle)
-      .finalize();
+  graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<std::int64_t>(operations.size()),
+             operations.data());
+  if (handle != nullptr) graph_.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
+  graph_.finalize();
 }
 
 bool EngineConfig::has(cudnnBackendNumericalNote_t note) const {
   return std::find(notes.begin(), notes.end(), note) != notes.end();
 }
 
-std::vector<EngineConfig> propose_engines(const ConvGraph& graph) {
+std::vector<EngineConfig> propose_engines(const ConvGraph& graph, const Descriptor* device) {
   std::vector<EngineConfig> engines;
   for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
     Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph.descriptor())
         .set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    if (device != nullptr) heuristics.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
     // A refusal here is an answer: this mode knows no engine for the graph.
     if (cudnnBackendFinalize(heuristics.get()) != CUDNN_STATUS_SUCCESS) continue;
     std::int64_t count = 0;

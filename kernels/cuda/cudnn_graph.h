@@ -47,10 +47,12 @@ class Descriptor {
 // Unique ids of the tensors in a graph.
 enum ConvTensor : std::int64_t { kConvX = 1, kConvW = 2, kConvY = 3, kConvBias = 4, kConvVirtual = 5 };
 
-// y = conv(x, w) [+ bias], dx = ..., or dw = ..., by the key's direction.
+// y = conv(x, w) [+ bias], dx = ..., or dw = ..., by the key's direction. The bias is of the type of y: cuDNN 9.19 has
+// no engine that adds an f32 bias to a bf16 result.
 class ConvGraph {
  public:
-  // fuse_bias needs key.bias. Throws Error where cuDNN cannot express the graph.
+  // fuse_bias needs key.bias. Throws Error where cuDNN cannot express the graph. `handle` says for which device; null
+  // where propose_engines is told by a description instead.
   ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fuse_bias);
   const Descriptor& descriptor() const { return graph_; }
 
@@ -69,7 +71,8 @@ struct EngineConfig {
 };
 
 // Proposals in cuDNN's order of preference: heuristic mode A, then the fallback list; empty where neither has any.
-std::vector<EngineConfig> propose_engines(const ConvGraph& graph);
+// With a description (a finalized CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) for a device that need not be there.
+std::vector<EngineConfig> propose_engines(const ConvGraph& graph, const Descriptor* device = nullptr);
 
 // Whether a convolution of this key may use the engine: deterministic always, and no less exact than key.math allows.
 bool is_allowed(const EngineConfig& engine, const ConvKey& key);

@@ -29,6 +29,14 @@
 #define RETORT_SHARED(type, name, count) __shared__ type name[count]
 #endif
 
+// RETORT_UNROLL(4) before a loop: that many loads in flight.
+#define RETORT_PRAGMA(text) _Pragma(#text)
+#ifdef RETORT_SIMT
+#define RETORT_UNROLL(count) RETORT_PRAGMA(GCC unroll count)
+#else
+#define RETORT_UNROLL(count) RETORT_PRAGMA(unroll count)
+#endif
+
 namespace retort::kernels {
 inline namespace RETORT_DEVICE_NAMESPACE {
 

@@ -53,7 +53,7 @@ struct OperatorCase {
   double bf16_tolerance = 2e-2;
   double f32_gradient_tolerance = 1e-5;
   double bf16_gradient_tolerance = 4e-2;
-  GradientCheckOptions gradient;
+  GradientCheckOptions gradient = {};
   // Inputs that take part but get no gradient (running statistics, sample numbers).
   std::vector<std::size_t> constant_inputs = {};
 };

@@ -171,8 +171,8 @@ TEST_P(Operator, LowerPrecisionGradientsMatchF64) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, Operator, ::testing::Range(0, static_cast<int>(operator_cases().size())),
-                         [](const ::testing::TestParamInfo<int>& info) {
-                           return operator_cases()[static_cast<std::size_t>(info.param)].name;
+                         [](const ::testing::TestParamInfo<int>& test) {
+                           return operator_cases()[static_cast<std::size_t>(test.param)].name;
                          });
 
 }  // namespace

@@ -15,7 +15,7 @@ struct GradientCheckOptions {
   double tolerance = 1e-7;
   double scale = 1.0;
   // Elements of the inputs within kink_range of this value are skipped: the function has no derivative there.
-  std::optional<double> kink;
+  std::optional<double> kink = std::nullopt;
   double kink_range = 1e-3;
   // Per input, at most this many elements are perturbed, evenly spread.
   std::int64_t max_elements = 96;

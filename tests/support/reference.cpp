@@ -81,9 +81,9 @@ Array dropout(const Array& x, const std::vector<std::int32_t>& sample_ids, std::
 }
 
 double sum(const Array& x) {
-  double total = 0;
+  long double total = 0;
   for (double v : x.values) total += v;
-  return total;
+  return static_cast<double>(total);
 }
 
 double norm(const Array& x) {
@@ -92,9 +92,9 @@ double norm(const Array& x) {
 
 Array sum_rows(const Array& x) {
   const std::int64_t channels = x.shape.last();
-  Array y(Shape{channels});
-  for (std::int64_t i = 0; i < x.numel(); ++i) y[i % channels] += x[i];
-  return y;
+  std::vector<long double> sums(static_cast<std::size_t>(channels));
+  for (std::int64_t i = 0; i < x.numel(); ++i) sums[static_cast<std::size_t>(i % channels)] += x[i];
+  return Array(Shape{channels}, std::vector<double>(sums.begin(), sums.end()));
 }
 
 BatchNorm batch_norm(const Array& x, const Array& residual, const Array& gamma, const Array& beta, double epsilon,
@@ -103,11 +103,9 @@ BatchNorm batch_norm(const Array& x, const Array& residual, const Array& gamma, 
   const auto rows = static_cast<double>(x.shape.rows());
   BatchNorm result;
   result.mean = scale(sum_rows(x), 1 / rows);
-  result.variance = Array(Shape{channels});
-  for (std::int64_t i = 0; i < x.numel(); ++i) {
-    const double d = x[i] - result.mean[i % channels];
-    result.variance[i % channels] += d * d / rows;
-  }
+  Array deviation = x;
+  for (std::int64_t i = 0; i < x.numel(); ++i) deviation[i] -= result.mean[i % channels];
+  result.variance = scale(sum_rows(square(deviation)), 1 / rows);
   result.invstd = map(result.variance, [=](double v) { return 1 / std::sqrt(v + epsilon); });
   result.y = batch_norm_inference(x, residual, gamma, beta, result.mean, result.variance, epsilon, act);
   return result;
@@ -211,9 +209,10 @@ Array log_softmax(const Array& x) {
   for (std::int64_t r = 0; r < x.shape.rows(); ++r) {
     const auto row = x.values.begin() + r * columns;
     const double max = *std::max_element(row, row + columns);
-    double total = 0;
+    long double total = 0;
     for (std::int64_t c = 0; c < columns; ++c) total += std::exp(row[c] - max);
-    for (std::int64_t c = 0; c < columns; ++c) y[r * columns + c] = row[c] - max - std::log(total);
+    const auto log_total = static_cast<double>(std::log(total));
+    for (std::int64_t c = 0; c < columns; ++c) y[r * columns + c] = row[c] - max - log_total;
   }
   return y;
 }
@@ -226,9 +225,10 @@ Array l2_normalize(const Array& x, double epsilon) {
   const std::int64_t columns = x.shape.last();
   Array y = x;
   for (std::int64_t r = 0; r < x.shape.rows(); ++r) {
-    double squares = 0;
+    long double squares = 0;
     for (std::int64_t c = 0; c < columns; ++c) squares += x[r * columns + c] * x[r * columns + c];
-    for (std::int64_t c = 0; c < columns; ++c) y[r * columns + c] /= std::max(std::sqrt(squares), epsilon);
+    const double length = std::sqrt(static_cast<double>(squares));
+    for (std::int64_t c = 0; c < columns; ++c) y[r * columns + c] /= std::max(length, epsilon);
   }
   return y;
 }
@@ -236,7 +236,7 @@ Array l2_normalize(const Array& x, double epsilon) {
 double cross_entropy(const Array& logits, const std::vector<std::int32_t>& labels, double smoothing) {
   const std::int64_t columns = logits.shape.last(), rows = logits.shape.rows();
   const Array log_probability = log_softmax(logits);
-  double total = 0;
+  long double total = 0;
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t c = 0; c < columns; ++c) {
       const double q = (1 - smoothing) * (labels[static_cast<std::size_t>(r)] == c ? 1 : 0) +
@@ -244,7 +244,7 @@ double cross_entropy(const Array& logits, const std::vector<std::int32_t>& label
       total -= q * log_probability[r * columns + c];
     }
   }
-  return total / static_cast<double>(rows);
+  return static_cast<double>(total) / static_cast<double>(rows);
 }
 
 }  // namespace retort::reference

@@ -1,5 +1,5 @@
-// Naive references in f64, written from the formulas and sharing no code with the kernels: what a kernel is compared
-// with. Slow and plain on purpose. Layouts are those of kernels/kernels.h.
+// Naive references in f64 (long sums in long double), written from the formulas and sharing no code with the kernels:
+// what a kernel is compared with. Slow and plain on purpose. Layouts are those of kernels/kernels.h.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,45 @@
+// From what a configuration says about augmentation to the kernel's parameters. Knows nothing of TOML.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernels/augment.h"
+
+namespace retort {
+
+// One entry of the list `augment`: a plain name, or a table with its parameters.
+//
+//   name            parameters (a number, or an array of two: [low, high])       default
+//   flip            p                                                            0.5
+//   vertical_flip   p                                                            0.5
+//   crop            padding, size (0 keeps the image's; [height, width])         4, 0
+//   color_jitter    brightness, contrast, saturation (b: factors 1 - b .. 1 + b) 0.2, 0.2, 0.2
+//                   hue (h: -h .. h, in turns)                                   0.1
+//   rotation        degrees (d: -d .. d)                                         10
+//   resized_crop    scale, ratio (arrays), size                                  [0.8, 1], [0.9, 1.1], 0
+//
+// In a color_jitter table only the parts that are named are applied.
+struct AugmentStepConfig {
+  std::string name;
+  std::map<std::string, std::vector<double>> values;  // a plain number is an array of one
+};
+
+struct Normalization {
+  double mean[3] = {0, 0, 0};
+  double std[3] = {1, 1, 1};
+};
+
+// "imagenet", "cifar10", "cifar100", "half" (0.5 and 0.5), "none" (values stay in [0, 1]). Throws Error naming the
+// nearest.
+Normalization normalization_preset(const std::string& name);
+
+// Steps in the order of the list, for images of `size`. Throws Error on an unknown name (naming the nearest), an
+// unknown or impossible value, a crop that does not fit, or more than kMaxAugmentSteps steps.
+kernels::AugmentParams make_augment_params(const std::vector<AugmentStepConfig>& steps,
+                                           const Normalization& normalization, std::uint64_t seed,
+                                           kernels::ImageSize size);
+
+}  // namespace retort

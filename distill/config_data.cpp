@@ -1,0 +1,220 @@
+#include "distill/config_data.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/suggest.h"
+
+namespace retort {
+namespace {
+
+// What data/augment_config.h understands, with what its values may be, so that a mistake is reported with its line.
+struct AugmentOption {
+  std::string name;
+  Range range;
+  enum class Form { number, whole, number_or_pair, whole_or_pair, pair } form = Form::number;
+};
+
+struct AugmentRule {
+  std::string name;
+  std::vector<AugmentOption> options;
+};
+
+const std::vector<AugmentRule>& augment_rules() {
+  using Form = AugmentOption::Form;
+  static const std::vector<AugmentRule> rules = [] {
+    const AugmentOption p{"p", Range::closed(0, 1)};
+    const AugmentOption size{"size", Range::at_least(0), Form::whole_or_pair};
+    return std::vector<AugmentRule>{
+        {"flip", {p}},
+        {"vertical_flip", {p}},
+        {"crop", {{"padding", Range::at_least(0), Form::whole}, size}},
+        {"color_jitter",
+         {{"brightness", Range::at_least(0), Form::number_or_pair},
+          {"contrast", Range::at_least(0), Form::number_or_pair},
+          {"saturation", Range::at_least(0), Form::number_or_pair},
+          {"hue", Range::closed(-0.5, 0.5), Form::number_or_pair}}},
+        {"rotation", {{"degrees", Range::closed(-180, 180), Form::number_or_pair}}},
+        {"resized_crop",
+         {{"scale", Range::positive_fraction(), Form::pair}, {"ratio", Range::above(0), Form::pair}, size}},
+    };
+  }();
+  return rules;
+}
+
+const AugmentRule& rule_of(const std::string& name) {
+  const auto& rules = augment_rules();
+  const auto it = std::find_if(rules.begin(), rules.end(), [&](const AugmentRule& r) { return r.name == name; });
+  check(it != rules.end(), "augment: unknown \"{}\"{}", name, did_you_mean(name, augment_names()));
+  return *it;
+}
+
+std::vector<double> read_augment_option(ConfigSection& section, const AugmentOption& option, const ConfigValue& v) {
+  using Form = AugmentOption::Form;
+  const bool whole = option.form == Form::whole || option.form == Form::whole_or_pair;
+  const bool listed = std::holds_alternative<ConfigArray>(v.data);
+  if (listed && (option.form == Form::number || option.form == Form::whole)) {
+    section.reject(option.name, "expected one number");
+  }
+  std::vector<double> values(1);
+  std::vector<int> wholes(1);
+  if (listed || option.form == Form::pair) {
+    whole ? section.read(option.name, wholes, option.range) : section.read(option.name, values, option.range);
+    if ((whole ? wholes.size() : values.size()) != 2) section.reject(option.name, "expected two numbers");
+  } else {
+    whole ? section.read(option.name, wholes[0], option.range) : section.read(option.name, values[0], option.range);
+  }
+  if (whole) values.assign(wholes.begin(), wholes.end());
+  if (!whole && values.size() == 2 && values[0] > values[1])
+    section.reject(option.name, "the smaller number comes first");
+  return values;
+}
+
+AugmentEntry read_augment_entry(const ConfigValue& element, std::size_t number) {
+  ConfigValue table = element;
+  if (!element.is_table()) table.data = ConfigTable{{"name", element}};
+  ConfigSection section(table, fmt::format("[data] augment {}:", number));
+  AugmentEntry entry;
+  section.read_choice("name", entry.name, augment_names());
+  if (entry.name.empty()) section.reject("needs a name");
+  for (const AugmentOption& option : rule_of(entry.name).options) {
+    if (const ConfigValue* v = section.value(option.name)) {
+      entry.options.emplace(option.name, read_augment_option(section, option, *v));
+    }
+  }
+  section.finish();
+  return entry;
+}
+
+void read_augment(ConfigSection& section, std::vector<AugmentEntry>& augment) {
+  const ConfigValue* v = section.value("augment");
+  if (v == nullptr) return;
+  const auto* elements = std::get_if<ConfigArray>(&v->data);
+  if (elements == nullptr) section.reject("augment", "expected a list of names or tables");
+  augment.clear();
+  for (const ConfigValue& element : *elements) augment.push_back(read_augment_entry(element, augment.size() + 1));
+}
+
+struct Preset {
+  std::string name;
+  std::array<double, 3> mean, std;
+};
+
+// imagenet: torchvision's. cifar10 and cifar100: over the training images of each set. half: maps to [-1, 1].
+const std::vector<Preset>& presets() {
+  static const std::vector<Preset> all = {
+      {"imagenet", {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}},
+      {"cifar10", {0.4914, 0.4822, 0.4465}, {0.2470, 0.2435, 0.2616}},
+      {"cifar100", {0.5071, 0.4865, 0.4409}, {0.2673, 0.2564, 0.2762}},
+      {"half", {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}},
+      {"none", {0, 0, 0}, {1, 1, 1}},
+  };
+  return all;
+}
+
+void fill_from_preset(NormalizeConfig& normalize) {
+  for (const Preset& preset : presets()) {
+    if (preset.name != normalize.preset) continue;
+    normalize.mean = preset.mean;
+    normalize.std = preset.std;
+  }
+}
+
+void read_normalize(ConfigSection& section, NormalizeConfig& normalize) {
+  const ConfigValue* v = section.value("normalize");
+  if (v != nullptr && v->is_table()) {
+    ConfigSection inner = section.section("normalize");
+    const auto read = [&](const char* key, std::array<double, 3>& field, const Range& range) {
+      std::vector<double> values;
+      inner.read(key, values, range);
+      if (values.size() != 3) inner.reject(key, "expected three numbers");
+      std::copy(values.begin(), values.end(), field.begin());
+    };
+    normalize.preset.clear();
+    read("mean", normalize.mean, {});
+    read("std", normalize.std, Range::above(0));
+    inner.finish();
+    return;
+  }
+  std::vector<std::string> names;
+  for (const Preset& preset : presets()) names.push_back(preset.name);
+  section.read_choice("normalize", normalize.preset, names);
+  fill_from_preset(normalize);
+}
+
+ConfigValue value(auto v) {
+  ConfigValue out;
+  out.data = std::move(v);
+  return out;
+}
+
+}  // namespace
+
+double AugmentEntry::option(const std::string& key, double fallback, std::size_t index) const {
+  const auto it = options.find(key);
+  return it == options.end() ? fallback : it->second.at(index);
+}
+
+std::vector<std::string> augment_names() {
+  std::vector<std::string> names;
+  for (const AugmentRule& rule : augment_rules()) names.push_back(rule.name);
+  return names;
+}
+
+DataConfig read_data_config(ConfigSection section) {
+  DataConfig c;
+  section.read_choice("dataset", c.dataset, {"cifar10", "cifar100", "shapes"});
+  section.read("root", c.root);
+  section.read("validation", c.validation, Range::at_least(0));
+  if (c.validation >= 1 && c.validation != std::floor(c.validation)) {
+    section.reject("validation", "expected a fraction below 1 or a whole number of images");
+  }
+  section.read("train_files", c.train_files);
+  section.read("fraction", c.fraction, Range::positive_fraction());
+  section.read("shuffle", c.shuffle);
+  section.read("batch_size", c.batch_size, Range::at_least(1));
+  read_augment(section, c.augment);
+  read_normalize(section, c.normalize);
+  section.finish();
+  return c;
+}
+
+ConfigTable to_table(const DataConfig& c) {
+  ConfigArray augment;
+  for (const AugmentEntry& entry : c.augment) {
+    ConfigTable table{{"name", value(entry.name)}};
+    for (const AugmentOption& option : rule_of(entry.name).options) {
+      const auto it = entry.options.find(option.name);
+      if (it == entry.options.end()) continue;
+      const bool whole = option.form == AugmentOption::Form::whole || option.form == AugmentOption::Form::whole_or_pair;
+      ConfigArray numbers;
+      for (const double v : it->second) numbers.push_back(whole ? value(static_cast<std::int64_t>(v)) : value(v));
+      table.emplace(option.name, numbers.size() == 1 ? numbers[0] : value(numbers));
+    }
+    augment.push_back(value(std::move(table)));
+  }
+  ConfigArray files;
+  for (const std::string& file : c.train_files) files.push_back(value(file));
+  ConfigTable out{{"dataset", value(c.dataset)},
+                  {"root", value(c.root)},
+                  {"validation", value(c.validation)},
+                  {"train_files", value(std::move(files))},
+                  {"fraction", value(c.fraction)},
+                  {"shuffle", value(c.shuffle)},
+                  {"batch_size", value(std::int64_t{c.batch_size})},
+                  {"augment", value(std::move(augment))}};
+  if (c.normalize.preset.empty()) {
+    const auto numbers = [](const std::array<double, 3>& v) {
+      return value(ConfigArray{value(v[0]), value(v[1]), value(v[2])});
+    };
+    out.emplace("normalize",
+                value(ConfigTable{{"mean", numbers(c.normalize.mean)}, {"std", numbers(c.normalize.std)}}));
+  } else {
+    out.emplace("normalize", value(c.normalize.preset));
+  }
+  return out;
+}
+
+}  // namespace retort

@@ -1,0 +1,111 @@
+// Reading configs: a TOML file with its `extends` chain and `--set` overrides becomes one tree of values that know
+// where they were written, and ConfigSection reads a table of it into typed fields.
+//
+// Every error is one line: the place, the section, what was found and what was expected, as in
+//   teacher.cfg:12: [optimizer] unknown key "momentun"; did you mean "momentum"?
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <map>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/error.h"
+
+namespace retort {
+
+struct ConfigValue;
+using ConfigTable = std::map<std::string, ConfigValue>;
+using ConfigArray = std::vector<ConfigValue>;
+
+struct ConfigValue {
+  std::variant<bool, std::int64_t, double, std::string, ConfigArray, ConfigTable> data = false;
+  std::string where;  // "teacher.cfg:12" or "--set optimizer.lr"
+  int line = 0;       // 0 where there is none
+
+  bool is_table() const { return std::holds_alternative<ConfigTable>(data); }
+  const ConfigTable& table() const { return std::get<ConfigTable>(data); }
+  ConfigTable& table() { return std::get<ConfigTable>(data); }
+};
+
+// Reads `path`, beneath it what it extends (relative to the file; tables are merged key by key, everything else is
+// replaced), and on top each override "a.b=value". The value is TOML; what is not TOML counts as a plain string, so
+// that `--set model.arch=resnet20` needs no quotes. A number steps into a list: `--set loss.0.weight=2`.
+ConfigValue load_config_tree(const std::string& path, const std::vector<std::string>& overrides = {});
+
+// The same from text; `name` stands for the file in errors. `extends` is relative to the working directory.
+ConfigValue parse_config_tree(const std::string& text, const std::string& name);
+
+// The tree as TOML that reads back to the same values.
+std::string to_toml(const ConfigTable& table);
+
+// An interval that numbers must lie in; NaN lies in none, infinity only where a bound says so.
+struct Range {
+  double low = -std::numeric_limits<double>::max();
+  double high = std::numeric_limits<double>::max();
+  bool low_open = false;
+  bool high_open = false;
+
+  static Range at_least(double low) { return {.low = low}; }
+  static Range above(double low) { return {.low = low, .low_open = true}; }
+  static Range closed(double low, double high) { return {.low = low, .high = high}; }
+  static Range half_open(double low, double high) { return {.low = low, .high = high, .high_open = true}; }
+  static Range positive_fraction() { return {.low = 0, .high = 1, .low_open = true}; }
+  bool contains(double value) const;
+  std::string text() const;  // "in [0, 1)", "at least 1"
+};
+
+// One table of a config. read() leaves the field as it is where the key is absent. finish() then refuses keys that
+// nothing has asked for; a section not finished has its unknown keys ignored, so do not forget it.
+class ConfigSection {
+ public:
+  // `name` as it stands in errors: "[optimizer]", "[[loss]] 2", "" for the top level.
+  ConfigSection(const ConfigValue& value, std::string name);
+
+  bool has(const std::string& key);
+  void read(const std::string& key, bool& field);
+  void read(const std::string& key, std::string& field);
+  void read(const std::string& key, double& field, const Range& range = {});
+  void read(const std::string& key, int& field, const Range& range = {});
+  void read(const std::string& key, std::int64_t& field, const Range& range = {});
+  void read(const std::string& key, std::uint64_t& field);  // 0 .. 2^63 - 1, TOML's integers
+  void read(const std::string& key, std::vector<std::string>& field);
+  void read(const std::string& key, std::vector<int>& field, const Range& range = {});
+  void read(const std::string& key, std::vector<double>& field, const Range& range = {});
+  // A string that must be one of `choices`.
+  void read_choice(const std::string& key, std::string& field, const std::vector<std::string>& choices);
+
+  // [key]; an empty section where it is absent.
+  ConfigSection section(const std::string& key);
+  // [[key]], in order; empty where absent.
+  std::vector<ConfigSection> sections(const std::string& key);
+  // The value itself, for what fits none of the above; null where absent.
+  const ConfigValue* value(const std::string& key);
+
+  // Throws Error "<place>: <section> <key> = <value>: <problem>".
+  [[noreturn]] void reject(const std::string& key, const std::string& problem) const;
+  // Throws Error "<place>: <section> <problem>" about the section as a whole.
+  [[noreturn]] void reject(const std::string& problem) const;
+  void finish() const;
+
+  const std::string& where() const { return value_.where; }
+
+ private:
+  const ConfigValue* find(const std::string& key);
+  [[noreturn]] void wrong_type(const std::string& key, const ConfigValue& found, const char* expected) const;
+  double number(const std::string& key, const ConfigValue& v, const Range& range, const char* expected) const;
+  std::int64_t integer(const std::string& key, const ConfigValue& v, const Range& range) const;
+  int small_integer(const std::string& key, const ConfigValue& v, const Range& range) const;
+  const ConfigArray* array(const std::string& key, const char* expected);
+  std::string label() const;  // "[optimizer] " or ""
+
+  ConfigValue value_;
+  std::string name_;
+  std::set<std::string> asked_;
+};
+
+}  // namespace retort

@@ -1,0 +1,46 @@
+// Kernels over the rows of a [rows, columns] matrix: one warp a row, eight rows a block.
+#pragma once
+
+#include "kernels/cuda/common.h"
+
+namespace retort::kernels {
+inline namespace RETORT_DEVICE_NAMESPACE {
+
+inline constexpr int kRowsPerBlock = kBlockThreads / 32;
+
+inline std::int64_t grid_for_rows(std::int64_t rows) {
+  return ceil_div(rows, kRowsPerBlock);
+}
+
+// The row of this warp; the same for all its lanes, so whole warps leave together where it is beyond the last.
+__device__ inline std::int64_t row_of_warp() {
+  return static_cast<std::int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.x / 32;
+}
+
+// Calls f(c) for the columns of this lane.
+template <typename F>
+__device__ inline void for_columns(std::int64_t columns, const F& f) {
+  for (std::int64_t c = threadIdx.x % 32; c < columns; c += 32) f(c);
+}
+
+// The largest value of a row and the sum of exp(x - largest), the same in every lane. NaN in the row makes the sum NaN.
+template <typename A>
+struct RowExponentials {
+  A largest, sum;
+  __device__ A log_sum_exp() const { return largest + std::log(sum); }
+};
+template <typename T>
+__device__ inline RowExponentials<Accumulation<T>> row_exponentials(const T* row, std::int64_t columns) {
+  using A = Accumulation<T>;
+  A largest = -INFINITY, sum = 0;
+  for_columns(columns, [&](std::int64_t c) {
+    const A x = static_cast<A>(row[c]);
+    largest = x > largest ? x : largest;
+  });
+  largest = warp_max(largest);
+  for_columns(columns, [&](std::int64_t c) { sum += std::exp(static_cast<A>(row[c]) - largest); });
+  return {largest, warp_sum(sum)};
+}
+
+}  // namespace RETORT_DEVICE_NAMESPACE
+}  // namespace retort::kernels
