@@ -7,7 +7,7 @@
 namespace retort {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, batch, loss_sum, samples, metrics, epoch_seconds, best_top1,
-                                   best_epoch, last_evaluated_epoch, seconds, training_done)
+                                   best_epoch, seconds, stopped_early)
 
 namespace {
 constexpr const char* kStateKey = "retort.train_state";

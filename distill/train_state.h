@@ -23,9 +23,8 @@ struct TrainState {
 
   double best_top1 = -1;  // on the validation split
   int best_epoch = -1;    // from 0
-  int last_evaluated_epoch = -1;
-  double seconds = 0;  // training time so far, all sessions
-  bool training_done = false;
+  double seconds = 0;     // training time so far, all sessions
+  bool stopped_early = false;
 };
 
 // One atomic file with everything that a resumed run needs.

@@ -112,7 +112,6 @@ class Trainer {
   RunDirectory run_;
   Console console_;
   TrainState state_;
-  Clock::time_point resumed_at_ = Clock::now();
 };
 
 void Trainer::announce() {
@@ -141,15 +140,14 @@ TrainSummary Trainer::run() {
     state_ = load_train_state(run_.file("state.safetensors"), *session_.model, optimizer_);
     run_.truncate_metrics(state_.step);
   } else {
-    run_.write_config(to_toml(config_));
     run_.update({{"started", fmt::format("{:%F %H:%M}", fmt::localtime(std::time(nullptr)))}});
   }
+  run_.write_config(to_toml(config_));  // of a resumed run too: it may go on with more epochs
   announce();
-  resumed_at_ = Clock::now();
 
   TrainSummary summary;
   summary.run_path = run_.path().string();
-  while (!state_.training_done) {
+  while (!state_.stopped_early && state_.epoch < config_.train.epochs && state_.step < schedule_.total_steps()) {
     if (!train_epoch()) {
       save_weights("last.safetensors", state_.epoch + 1, std::nullopt);
       save_train_state(run_.file("state.safetensors"), state_, *session_.model, optimizer_);
@@ -267,8 +265,8 @@ void Trainer::end_epoch() {
   state_.samples = 0;
   state_.metrics = {};
   state_.epoch_seconds = 0;
-  state_.training_done = last || (validation && out_of_patience());
-  if (state_.training_done && !last) {
+  if (!last && validation && out_of_patience()) {
+    state_.stopped_early = true;
     console_.print("stopping early: no better validation accuracy for {} epochs", config_.train.early_stop_patience);
   }
   save_weights("last.safetensors", epoch, validation);
