@@ -34,7 +34,7 @@ def step_sides(args, peers, arch, batch):
     env, _ = common.peer_environment(args.threads)
     sides = {}
     if not args.peers_only:
-        sides["Retort"] = lambda: common.run_json([args.build / "step_bench", *shape, "--json"],
+        sides["Retort"] = lambda: common.run_json([args.build / "tests/bench/step_bench", *shape, "--json"],
                                                   common.our_environment(args.threads))
     for name, peer in peers.items():
         modes = [("contiguous", "none"), ("channels_last", "none")]
@@ -53,7 +53,7 @@ def augment_sides(args, peers, recipe):
     sides = {}
     if not args.peers_only:
         sides["Retort"] = lambda: common.run_json(
-            [args.build / "step_bench", "--augment", recipe, "--json"], common.our_environment(1))
+            [args.build / "tests/bench/step_bench", "--augment", recipe, "--json"], common.our_environment(1))
     for name, peer in peers.items():
         if subprocess.run([peer["python"], "-c", "import torchvision"], capture_output=True).returncode != 0:
             continue

@@ -25,7 +25,7 @@ def sides_of(args, peers, arch, batch):
              "--device", "cuda", "--precision", args.precision, "--stem", args.stem]
     sides = {}
     if not args.peers_only:
-        sides["Retort"] = lambda: common.run_json([args.build / "step_bench", *shape, "--json"])
+        sides["Retort"] = lambda: common.run_json([args.build / "tests/bench/step_bench", *shape, "--json"])
     for peer in peers.values():
         for mode in args.modes.split(","):
             command = [peer["python"], common.HERE / "peer_step.py", *shape, "--layout", "channels_last", "--compile", mode]
