@@ -28,6 +28,11 @@ struct StepDraw {
   std::int32_t box_h, box_w;  // and size
 };
 
+// Steps that only move pixels (flips and crops).
+RETORT_HOST_DEVICE inline bool is_pixel_move(AugmentKind kind) {
+  return kind == AugmentKind::flip || kind == AugmentKind::vertical_flip || kind == AugmentKind::crop;
+}
+
 RETORT_HOST_DEVICE inline ImageSize step_size(const AugmentStep& step, ImageSize in) {
   return {step.height > 0 ? step.height : in.height, step.width > 0 ? step.width : in.width};
 }

@@ -29,10 +29,6 @@ class Planes {
   std::vector<Real> data_;
 };
 
-bool is_pixel_move(AugmentKind kind) {
-  return kind == AugmentKind::flip || kind == AugmentKind::vertical_flip || kind == AugmentKind::crop;
-}
-
 // Copies `out` pixels of `n` interleaved elements from row `from` of `in` pixels: pixel x is from[x0 + sx x], or zero.
 template <int n, typename T>
 void move_row(const T* from, int in, int x0, int sx, T* to, int out) {

@@ -1,0 +1,333 @@
+// The programs as a user starts them: training, interruption, resumption, and what bad input gets to hear.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+struct Result {
+  int exit_code = -1;
+  std::string out, err;
+};
+
+std::string read_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+void write_file(const fs::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+// A run small enough to repeat many times: 20 steps on the embedded set.
+constexpr const char* kConfig = R"(name = "tiny"
+seed = 5
+device = "cpu"
+[data]
+dataset = "shapes"
+validation = 100
+fraction = 0.033
+batch_size = 64
+augment = ["flip", "crop"]
+[model]
+arch = "resnet8"
+[optimizer]
+lr = 0.05
+momentum = 0.9
+weight_decay = 1e-4
+[schedule]
+type = "cosine"
+warmup_epochs = 1
+[train]
+epochs = 4
+label_smoothing = 0.1
+)";
+
+class Programs : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "retort-programs-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    write_file(config(), kConfig);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  fs::path config() const { return folder_ / "tiny.cfg"; }
+  fs::path run(const std::string& root, int version = 1) const {
+    return folder_ / root / "tiny" / ("v" + std::to_string(version));
+  }
+
+  // Starts a program in the test's folder; wait() collects it.
+  pid_t start(const std::string& program, const std::vector<std::string>& arguments,
+              const std::function<void()>& before = {}) const {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    if (chdir(folder_.c_str()) != 0) _exit(99);
+    if (!freopen((folder_ / "out").c_str(), "w", stdout) || !freopen((folder_ / "err").c_str(), "w", stderr)) _exit(99);
+    if (before) before();
+    const std::string path = std::string(RETORT_PROGRAMS) + "/" + program;
+    std::vector<char*> argv{const_cast<char*>(path.c_str())};
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(path.c_str(), argv.data());
+    _exit(99);
+  }
+
+  Result wait(pid_t child) const {
+    int status = 0;
+    waitpid(child, &status, 0);
+    Result result{WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(folder_ / "out"),
+                  read_file(folder_ / "err")};
+    return result;
+  }
+
+  Result call(const std::string& program, const std::vector<std::string>& arguments,
+              const std::function<void()>& before = {}) const {
+    return wait(start(program, arguments, before));
+  }
+
+  Result train(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), config().string());
+    return call("train", arguments);
+  }
+
+  // One line on stderr, exit code 1.
+  void expect_error(const Result& result, const ::testing::Matcher<std::string>& text, int exit_code = 1) const {
+    EXPECT_EQ(result.exit_code, exit_code) << result.out << result.err;
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    EXPECT_THAT(result.err, text);
+  }
+
+  void train_whole(const std::string& root) const {
+    const Result result = train({"--set", "output.root=" + root});
+    ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
+  }
+
+  void expect_same_results(const std::string& expected, const std::string& actual) const {
+    for (const char* file : {"last.safetensors", "best.safetensors", "state.safetensors"}) {
+      const std::string a = read_file(run(expected) / file), b = read_file(run(actual) / file);
+      ASSERT_FALSE(a.empty()) << file;
+      if (std::string(file) == "state.safetensors") continue;  // holds the time taken
+      EXPECT_TRUE(a == b) << file << " differs";
+    }
+    EXPECT_EQ(losses(run(expected)), losses(run(actual)));
+  }
+
+  // All that metrics.jsonl holds, times left out.
+  static std::vector<std::string> losses(const fs::path& folder) {
+    std::vector<std::string> lines;
+    std::ifstream file(folder / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      nlohmann::json object = nlohmann::json::parse(line);
+      object.erase("seconds");
+      object.erase("images_per_second");
+      lines.push_back(object.dump());
+    }
+    return lines;
+  }
+
+  static std::size_t steps_logged(const fs::path& folder) {
+    const std::string text = read_file(folder / "metrics.jsonl");
+    std::size_t steps = 0;
+    for (std::size_t at = 0; (at = text.find("\"kind\":\"step\"", at)) != std::string::npos; ++at) ++steps;
+    return steps;
+  }
+
+  // Starts training and sends `signal` once `steps` steps are logged.
+  Result train_and_signal(const std::string& root, std::size_t steps, int signal) const {
+    const pid_t child = start("train", {config().string(), "--set", "output.root=" + root});
+    while (steps_logged(run(root)) < steps) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      if (waitpid(child, nullptr, WNOHANG) == child) ADD_FAILURE() << "ended early: " << read_file(folder_ / "err");
+      if (HasFailure()) return {};
+    }
+    kill(child, signal);
+    return wait(child);
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(Programs, TrainingLogsStepsEpochsAndTest) {
+  train_whole("a");
+  std::size_t steps = 0, epochs = 0, tests = 0;
+  std::ifstream file(run("a") / "metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const auto object = nlohmann::json::parse(line);
+    const std::string kind = object["kind"];
+    if (kind == "step") {
+      EXPECT_EQ(object["step"], ++steps);
+      EXPECT_EQ(object["loss"], object["terms"]["cross_entropy"]);
+      EXPECT_TRUE(object["lr"].is_number());
+    } else if (kind == "epoch") {
+      EXPECT_EQ(object["epoch"], ++epochs);
+      for (const char* key : {"loss", "top1", "top5"}) EXPECT_TRUE(object["val"][key].is_number());
+      EXPECT_TRUE(object["train"]["top1"].is_number());
+      EXPECT_GT(object["images_per_second"], 0.0);
+    } else {
+      EXPECT_EQ(kind, "test");
+      EXPECT_EQ(object["checkpoint"], ++tests == 1 ? "last" : "best");
+    }
+  }
+  EXPECT_EQ(steps, 20u);  // 3.3 % of 9,900 images, class by class, is 320: five batches of 64 in each of four epochs
+  EXPECT_EQ(epochs, 4u);
+  EXPECT_EQ(tests, 2u);
+  for (const char* name : {"config.cfg", "run.json", "log.txt", "best.safetensors", "last.safetensors"}) {
+    EXPECT_TRUE(fs::exists(run("a") / name)) << name;
+  }
+  const Result listed = call("runs", {"--root", "a"});
+  EXPECT_EQ(listed.exit_code, 0);
+  EXPECT_THAT(listed.out, AllOf(HasSubstr("tiny"), HasSubstr("finished"), HasSubstr("resnet8"), HasSubstr("4/4")));
+  // The resolved config repeats the run.
+  const Result again = call("train", {(run("a") / "config.cfg").string(), "--set", "output.root=b"});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  expect_same_results("a", "b");
+}
+
+TEST_F(Programs, InterruptedAndResumedEqualsUninterrupted) {
+  train_whole("whole");
+  for (const std::size_t steps : {1u, 9u, 17u}) {
+    const std::string root = "cut" + std::to_string(steps);
+    const Result cut = train_and_signal(root, steps, SIGINT);
+    EXPECT_EQ(cut.exit_code, 130) << cut.err;
+    EXPECT_THAT(cut.out, HasSubstr("--resume"));
+    EXPECT_THAT(call("runs", {"--root", root}).out, HasSubstr("interrupted"));
+    const Result resumed = train({"--resume", "--set", "output.root=" + root});
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+    expect_same_results("whole", root);
+  }
+}
+
+TEST_F(Programs, KilledAndResumedEqualsUninterrupted) {
+  train_whole("whole");
+  EXPECT_EQ(train_and_signal("killed", 10, SIGKILL).exit_code, 128 + SIGKILL);
+  EXPECT_THAT(call("runs", {"--root", "killed"}).out, HasSubstr("died"));
+  const Result resumed = train({"--resume", "--version", "1", "--set", "output.root=killed"});
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+  expect_same_results("whole", "killed");
+}
+
+TEST_F(Programs, OneVersionIsTrainedByOneProcess) {
+  const pid_t child = start("train", {config().string(), "--set", "train.epochs=400"});
+  while (steps_logged(run("runs")) < 7) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const fs::path other = folder_ / "other";
+  const Result second = [&] {
+    const std::string out = read_file(folder_ / "out");
+    return train({"--resume"});
+  }();
+  expect_error(second, HasSubstr("another process is training"));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
+TEST_F(Programs, BadConfigsGetOneLine) {
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = kConfig;
+    const std::size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    write_file(config(), text.replace(at, from.size(), to));
+    return train({});
+  };
+  expect_error(with("momentum", "momentun"), AllOf(HasSubstr("tiny.cfg:14"), HasSubstr("momentum")));
+  expect_error(with("epochs = 4", "epochs = \"four\""), AllOf(HasSubstr("tiny.cfg:20"), HasSubstr("epochs")));
+  expect_error(with("batch_size = 64", "batch_size = 0"), AllOf(HasSubstr("tiny.cfg:8"), HasSubstr("batch_size")));
+  expect_error(with("lr = 0.05", "lr = nan"), AllOf(HasSubstr("tiny.cfg:13"), HasSubstr("lr")));
+  expect_error(with("lr = 0.05", "lr = -1.0"), HasSubstr("tiny.cfg:13"));
+  expect_error(with("\"resnet8\"", "\"resnet9\""), AllOf(HasSubstr("tiny.cfg:11"), HasSubstr("resnet8")));
+  expect_error(with("\"shapes\"", "\"shape\""), AllOf(HasSubstr("tiny.cfg:5"), HasSubstr("shapes")));
+  expect_error(with("\"flip\"", "\"flop\""), AllOf(HasSubstr("tiny.cfg:9"), HasSubstr("flip")));
+  expect_error(with("[optimizer]", "[optimizer"), HasSubstr("tiny.cfg:12"));
+  write_file(config(), kConfig);
+  expect_error(train({"--set", "optimizer.lr=fast"}), HasSubstr("--set optimizer.lr"));
+  expect_error(call("train", {"missing.cfg"}), HasSubstr("missing.cfg"));
+  expect_error(call("train", {}), HasSubstr("config"), 2);
+  expect_error(train({"--frobnicate"}), HasSubstr("--frobnicate"), 2);
+  EXPECT_FALSE(fs::exists(folder_ / "runs")) << "a bad config must not leave a run behind";
+}
+
+TEST_F(Programs, MissingThingsGetOneLine) {
+  expect_error(train({"--set", "data.dataset=cifar100", "--set", "data.root=nowhere"}),
+               AllOf(HasSubstr("nowhere"), HasSubstr("dataset cifar100")));
+  expect_error(train({"--resume"}), HasSubstr("no run to resume"));
+  expect_error(train({"--set", "model.init=nothing.safetensors"}), HasSubstr("nothing.safetensors"));
+  expect_error(train({"--evaluate-only"}), HasSubstr("init"));
+  fs::create_directories(folder_ / "bad/cifar-100-binary");
+  for (const char* file : {"train.bin", "test.bin"}) {
+    write_file(folder_ / "bad/cifar-100-binary" / file, std::string(3073, 'x'));
+  }
+  expect_error(train({"--set", "data.dataset=cifar100", "--set", "data.root=bad"}),
+               AllOf(HasSubstr("train.bin"), HasSubstr("3073")));
+}
+
+TEST_F(Programs, CudaAskedForWithoutADeviceIsOneLine) {
+  if (std::system("nvidia-smi > /dev/null 2>&1") == 0) GTEST_SKIP() << "this machine has a GPU";
+  expect_error(train({"--set", "device=cuda"}), AllOf(HasSubstr("cuda:0"), HasSubstr("cpu")));
+}
+
+TEST_F(Programs, DamagedAndForeignCheckpointsAreRefused) {
+  train_whole("runs");
+  const fs::path weights = run("runs") / "last.safetensors", state = run("runs") / "state.safetensors";
+  const std::string good = read_file(weights), good_state = read_file(state);
+  const auto evaluate = [&] { return train({"--evaluate-only", "--set", "model.init=" + weights.string()}); };
+  EXPECT_EQ(evaluate().exit_code, 0);
+
+  std::string flipped = good;
+  flipped[flipped.size() / 2] ^= 0x10;
+  write_file(weights, flipped);
+  expect_error(evaluate(), HasSubstr("last.safetensors"));
+  write_file(weights, good.substr(0, good.size() - 100));
+  expect_error(evaluate(), HasSubstr("last.safetensors"));
+  write_file(weights, good);
+  expect_error(train({"--evaluate-only", "--set", "model.arch=resnet14", "--set", "model.init=" + weights.string()}),
+               AllOf(HasSubstr("resnet8"), HasSubstr("resnet14")));
+
+  write_file(state, good_state.substr(0, good_state.size() / 2));
+  expect_error(train({"--resume"}), HasSubstr("state.safetensors"));
+  EXPECT_TRUE(read_file(weights) == good);
+}
+
+TEST_F(Programs, AFullDiskLeavesTheLastGoodCheckpoint) {
+  // Long enough for one epoch's files; what comes later does not fit.
+  train_whole("runs");
+  const std::string good = read_file(run("runs") / "last.safetensors");
+  const auto limit = [] {
+    signal(SIGXFSZ, SIG_IGN);  // a write past the limit fails with EFBIG
+    const rlimit bytes{100 * 1024, 100 * 1024};
+    setrlimit(RLIMIT_FSIZE, &bytes);
+  };
+  const Result result = call("train", {config().string(), "--resume", "--set", "train.epochs=8"}, limit);
+  expect_error(result, HasSubstr("safetensors"));
+  EXPECT_TRUE(read_file(run("runs") / "last.safetensors") == good);
+  for (const auto& entry : fs::directory_iterator(run("runs"))) {
+    EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
+  }
+  const Result recovered = train({"--resume", "--set", "train.epochs=8"});
+  EXPECT_EQ(recovered.exit_code, 0) << recovered.err;
+}
+
+TEST_F(Programs, ALossThatIsNotFiniteStopsTheRunAndNamesTheTensor) {
+  const Result result = train({"--set", "optimizer.lr=1e30", "--set", "schedule.warmup_epochs=0"});
+  expect_error(result, AllOf(HasSubstr("not finite"), HasSubstr("first bad")));
+}
+
+}  // namespace
