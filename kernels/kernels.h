@@ -122,7 +122,8 @@ class Backend {
   // Makes `waiting` wait for all work queued on `on` so far.
   virtual void wait(Stream waiting, Stream on) = 0;
   // Records what `work` queues on `stream` without running it. Memory that `work` allocates must also be
-  // freed by it. replay() runs the recording with the same addresses.
+  // freed by it. replay() runs the recording with the same addresses. `stream` comes from create_stream() (CUDA cannot
+  // record the null stream); another stream takes part once it wait()s for it, and is wait()ed for before the end.
   virtual std::unique_ptr<Graph> capture(Stream stream, const std::function<void()>& work) = 0;
 
   // --- elementwise ---------------------------------------------------------------------------------------

@@ -11,12 +11,13 @@
 #   RETORT_PREFIX             folder of unpacked Debian packages (tools/unpack_debs.sh), where none can be installed
 #   RETORT_GPU_BUILD          build folder (build-gpu)
 #   CMAKE_CUDA_ARCHITECTURES  instead of the device's own
+#   RETORT_CTEST_ARGUMENTS    passed on to ctest, for example "-R Cuda"
 #   RETORT_BENCH_ARGUMENTS    passed on to tests/bench/compare_gpu.py
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { echo "gpu_check: $*" >&2; exit 1; }
-usage() { sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 build=${RETORT_GPU_BUILD:-build-gpu}
 output=
@@ -109,13 +110,18 @@ stage_build() {
   warnings=$(grep -c "warning" "$results/build.log" || true)
   echo "built in $((SECONDS - start)) s, $warnings warnings"
   write build seconds=$((SECONDS - start)) warnings="$warnings" \
-    cuda="$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')" \
+    cuda="\"$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')\"" \
     architectures="\"${CMAKE_CUDA_ARCHITECTURES:-$capability}\""
 }
 
 stage_test() {
   local start=$SECONDS status=0
-  (cd "$build" && ctest --output-junit "$results/tests.xml" --parallel 4 --timeout 600 --no-tests=error) >"$results/tests.log" 2>&1 || status=$?
+  # OpenMP threads beyond the cores would spin at every barrier.
+  local jobs=4 threads=$(($(nproc) / 4))
+  [[ $threads -ge 1 ]] || { jobs=$(nproc); threads=1; }
+  # shellcheck disable=SC2086
+  (cd "$build" && OMP_NUM_THREADS=$threads ctest --output-junit "$results/tests.xml" --parallel "$jobs" --timeout 600 \
+    --no-tests=error ${RETORT_CTEST_ARGUMENTS:-}) >"$results/tests.log" 2>&1 || status=$?
   tail -n 15 "$results/tests.log"
   python3 - "$results/tests.xml" "$results/test.json" $((SECONDS - start)) <<'PYTHON'
 import json, sys, xml.etree.ElementTree as tree
@@ -124,6 +130,8 @@ def names(status):
     return sorted(c.get("name") for c in cases if c.get("status") == status)
 skipped = sorted(c.get("name") for c in cases if c.get("status") in ("notrun", "disabled") or c.find("skipped") is not None)
 json.dump({"tests": len(cases), "failed": names("fail"), "skipped": skipped, "seconds": int(sys.argv[3])}, open(sys.argv[2], "w"))
+if any(name.startswith("CudaBackendTest") for name in skipped):
+    sys.exit("gpu_check: the tests do not see the GPU (see the skipped ones above)")
 PYTHON
   return $status
 }

@@ -147,6 +147,7 @@ cudnnStatus_t Convolutions::execute(const Choice& choice, const Call& call, cudn
     bias = rounded.data();
     kernels_.convert(call.bias, {bias, DType::bf16, call.bias.shape}, call.stream);
   }
+  const RelaxedCapture relaxed;  // the first run of an engine may load its kernels
   const cudnnStatus_t status =
       choice.plan->execute(handle, call.x.data, call.w.data, call.y.data, bias, workspace.data());
   if (status == CUDNN_STATUS_SUCCESS && call.bias && !choice.fused_bias) add_bias(call.bias, call.y, call.stream);

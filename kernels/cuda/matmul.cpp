@@ -136,10 +136,8 @@ void MatrixProducts::run(ConstView a, bool transpose_a, ConstView b, bool transp
     const Problem problem(product, y.dtype, math, fused ? bias.data : nullptr);
     const auto [found, fresh] = algorithms_.try_emplace(Key{product, y.dtype, math, fused, alignment});
     Algorithms& known = found->second;
-    if (fresh) {
-      const RelaxedCapture relaxed;
-      known.list = propose(handle_.get(), problem, alignment, kWorkspaceLimit);
-    }
+    const RelaxedCapture relaxed;  // the first run of an algorithm may load its kernels
+    if (fresh) known.list = propose(handle_.get(), problem, alignment, kWorkspaceLimit);
     while (!known.list.empty()) {
       const auto& algorithm = known.list.front();
       const ScratchMemory workspace(memory_, algorithm.workspaceSize, native(stream));

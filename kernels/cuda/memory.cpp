@@ -39,7 +39,7 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) {
   const bool recorded = recording_ && is_capturing(stream);
   void* data = nullptr;
   cudaError_t status = cudaMallocFromPoolAsync(&data, size, pool_.get(), stream);
-  if (status == cudaErrorMemoryAllocation && !recorded) {
+  if (status == cudaErrorMemoryAllocation && !recording_) {  // a recording must not wait for the device
     cudaGetLastError();
     release_cached();
     status = cudaMallocFromPoolAsync(&data, size, pool_.get(), stream);
