@@ -1,4 +1,4 @@
-# Warnings, sanitizers, ccache, and the helper that makes a library target.
+# Warnings (-Wrestrict misfires on std::string in GCC 12), sanitizers, ccache, and the helper that makes a library.
 find_program(RETORT_CCACHE ccache)
 if(RETORT_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${RETORT_CCACHE})
@@ -9,7 +9,7 @@ add_library(retort_options INTERFACE)
 target_compile_features(retort_options INTERFACE cxx_std_20)
 target_include_directories(retort_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
 target_compile_options(retort_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wno-psabi>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wno-psabi -Wno-restrict>)
 if(RETORT_NATIVE)
   target_compile_options(retort_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "distill/config_reader.h"
+#include "engine/optimizer.h"
+#include "engine/schedule.h"
 
 namespace retort {
 
@@ -117,6 +119,10 @@ TrainConfig read_train_config(ConfigSection& top, const std::string& default_nam
 // Every field, defaults included; load_train_config() of the text gives an equal TrainConfig.
 std::string to_toml(const TrainConfig& config);
 ConfigTable to_table(const TrainConfig& config);
+
+// What the engine needs of it.
+OptimizerOptions optimizer_options(const TrainConfig& config);
+ScheduleOptions schedule_options(const TrainConfig& config);
 
 std::vector<std::string> augment_names();
 

@@ -37,6 +37,7 @@ class LockedFile {
     }
     return text;
   }
+  bool truncate(std::size_t bytes) const { return ftruncate(fd_, static_cast<off_t>(bytes)) == 0; }
   bool append(std::string_view text) const {
     return write(fd_, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   }
@@ -80,8 +81,8 @@ std::string ChoiceFile::record(std::string_view key, std::string_view choice) co
   check(file.is_open(), "{}: cannot be opened for measured choices: {}", path_, std::strerror(errno));
   const std::string text = file.read_all();
   if (auto first = find_line(text, prefix)) return *first;
-  const bool cut_off = !text.empty() && text.back() != '\n';
-  check(file.append(fmt::format("{}{}{}\n", cut_off ? "\n" : "", prefix, choice)),
+  const std::size_t whole = text.rfind('\n') + 1;  // npos + 1 is 0: what follows is a line that a crash cut off
+  check((whole == text.size() || file.truncate(whole)) && file.append(fmt::format("{}{}\n", prefix, choice)),
         "{}: a measured choice cannot be written: {}", path_, std::strerror(errno));
   return std::string(choice);
 }

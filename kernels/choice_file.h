@@ -1,8 +1,8 @@
 // Remembers measured choices in a text file, so that every process that uses the file makes the same ones: which of
 // several algorithms is fastest differs from one measurement to the next, and with it the last bits of a result.
 //
-// One line a choice: context, key and choice between tabs. The first line of a context and key counts. Lines that are
-// not of this form are left alone. Several processes may share a file.
+// One line a choice: context, key and choice between tabs. The first line of a context and key counts. Several
+// processes may share a file.
 #pragma once
 
 #include <optional>

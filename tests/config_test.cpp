@@ -330,5 +330,16 @@ TEST(Config, OtherProgramsReadTheirOwnBlocksTheSameWay) {
             "d.cfg:6: [[loss]] 2 unknown key \"wieght\"; did you mean \"weight\"?");
 }
 
+TEST(Config, EveryShippedConfigReads) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("configs")) {
+    if (entry.path().extension() != ".cfg") continue;
+    ++count;
+    const TrainConfig c = load_train_config(entry.path().string());
+    EXPECT_EQ(c, train_config_of(parse_config_tree(to_toml(c), "again"), "x")) << entry.path();
+  }
+  EXPECT_GT(count, 0);
+}
+
 }  // namespace
 }  // namespace retort

@@ -52,6 +52,9 @@ void winograd_forward(const ConvGeometry& g, const float* x, const float* w, con
 void winograd_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool);
 void winograd_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
 
+// Direct, by packed register tiles, f32 (convolution_tiled.cpp): one group, channels in multiples of 16.
+void tiled_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
+
 // Plain loops in f64 (convolution_f64.cpp): every product is added in f64, in a fixed order.
 void f64_forward(const ConvGeometry& g, const double* x, const double* w, const double* bias, double* y,
                  MemoryPool& pool);

@@ -13,15 +13,14 @@
 #include <algorithm>
 
 #include "kernels/cpu/convolution.h"
+#include "kernels/cpu/tile_product.h"
 #include "kernels/cpu/winograd.h"
 
 namespace retort::kernels {
 namespace {
 
+using namespace tile;
 using namespace winograd;
-using simd::kLanes;
-
-constexpr int kPanel = 2 * kLanes;
 
 // The convolution to be done: in [n, h, w, c] -> out [n, oh, ow, o].
 struct Problem {
@@ -31,43 +30,11 @@ struct Problem {
   std::int64_t tiles_w() const { return (ow + kTile - 1) / kTile; }
   std::int64_t tiles() const { return n * tiles_h() * tiles_w(); }
   std::int64_t panels() const { return (o + kPanel - 1) / kPanel; }
+  std::int64_t u_slice() const { return c * kPanel + kPad; }
 };
 
-// product[row][panel] = V group x U panel for kRows tiles.
-template <int kRows>
-void multiply(const float* v, const float* u, std::int64_t channel_blocks, float* product) {
-  F32 sum[kRows][2] = {};
-  for (std::int64_t block = 0; block < channel_blocks; ++block) {
-#pragma GCC unroll 4
-    for (int k = 0; k < kLanes; ++k) {
-      const F32 u0 = simd::load(u + k * kPanel), u1 = simd::load(u + k * kPanel + kLanes);
-#pragma GCC unroll 12
-      for (int m = 0; m < kRows; ++m) {
-        sum[m][0] += v[m * kLanes + k] * u0;
-        sum[m][1] += v[m * kLanes + k] * u1;
-      }
-    }
-    u += kLanes * kPanel;
-    v += kTileRows * kLanes;
-  }
-#pragma GCC unroll 12
-  for (int m = 0; m < kRows; ++m) {
-    simd::store(product + m * kPanel, sum[m][0]);
-    simd::store(product + m * kPanel + kLanes, sum[m][1]);
-  }
-}
-
-void multiply_group(std::int64_t rows, const float* v, const float* u, std::int64_t channel_blocks, float* product) {
-  if (rows > kTileRows * 2 / 3) {
-    multiply<kTileRows>(v, u, channel_blocks, product);
-  } else if (rows > kTileRows / 3) {
-    multiply<kTileRows * 2 / 3>(v, u, channel_blocks, product);
-  } else {
-    multiply<kTileRows / 3>(v, u, channel_blocks, product);
-  }
-}
-
-// U for input channels [first, first + kLanes) of one panel. weight(in, out, tap, vector of out) reads the filters.
+// The U of one panel, for input channels [first, first + kLanes). weight(in, out, tap, vector of out) reads the
+// filters.
 template <typename Weights>
 void transform_filters(const Problem& p, std::int64_t panel, std::int64_t first, const Weights& weights, float* u) {
   for (int half = 0; half < 2; ++half) {
@@ -84,17 +51,18 @@ void transform_filters(const Problem& p, std::int64_t panel, std::int64_t first,
       for (int k = 0; k < kInput; ++k) {
         filter_transform(half_done[k], result);
         for (int l = 0; l < kInput; ++l) {
-          simd::store(u + ((panel * kSlices + k * kInput + l) * p.c + first + i) * kPanel + half * kLanes, result[l]);
+          simd::store(u + (k * kInput + l) * p.u_slice() + (first + i) * kPanel + half * kLanes, result[l]);
         }
       }
     }
   }
 }
 
-void transform_inputs(const Problem& p, const float* in, const float* zeros, std::int64_t first_tile,
-                      std::int64_t count, std::int64_t slice_pitch, float* v) {
-  for (std::int64_t t = 0; t < count; ++t) {
-    const std::int64_t tile = first_tile + t, column = tile % p.tiles_w(), row = tile / p.tiles_w() % p.tiles_h();
+// V for tiles [begin, end) of a block that starts at tile `first`.
+void transform_inputs(const Problem& p, const float* in, const float* zeros, std::int64_t first, std::int64_t begin,
+                      std::int64_t end, std::int64_t slice_pitch, float* v) {
+  for (std::int64_t t = begin; t < end; ++t) {
+    const std::int64_t tile = first + t, column = tile % p.tiles_w(), row = tile / p.tiles_w() % p.tiles_h();
     const float* const image = in + tile / (p.tiles_w() * p.tiles_h()) * p.h * p.w * p.c;
     const float* pixels[kSlices];
     tile_pixels(image, p.h, p.w, p.c, row * kTile - p.pad_h, column * kTile - p.pad_w, kInput, zeros, pixels);
@@ -158,21 +126,22 @@ void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitc
   }
 }
 
-// Tiles of a block: V is to fill about half of the second-level cache, but a block should be large enough to pay for
-// reading all of U from the third.
-std::int64_t block_tiles(const Problem& p) {
-  constexpr std::int64_t kCacheFloats = 100 * 1024;
-  const std::int64_t fitting = kCacheFloats / (kSlices * p.c) / kTileRows * kTileRows;
-  return std::clamp<std::int64_t>(fitting, 4 * kTileRows, 8 * kTileRows);
+// M = V x U for one slice and panel.
+void multiply_slice(const Problem& p, std::int64_t tiles, const float* v, const float* u, float* m) {
+  for (std::int64_t t = 0; t < tiles; t += kTileRows) {
+    multiply_group(tiles - t, v + t * p.c, u, p.c / kLanes, m + t * kPanel);
+  }
 }
 
+// Many tiles: U is made first, then each thread takes blocks of tiles. V and M of a block stay in the second-level
+// cache for up to 128 channels.
 template <typename Weights>
-void convolve(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
-              const Weights& weights) {
-  const std::int64_t block = block_tiles(p), threads = omp_get_max_threads();
-  const std::int64_t u_size = p.panels() * kSlices * p.c * kPanel;
-  const std::int64_t v_pitch = block * p.c, m_pitch = block * kPanel;
-  const std::int64_t thread_size = kSlices * (v_pitch + m_pitch);
+void convolve_by_tiles(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+                       const Weights& weights) {
+  const std::int64_t block = (p.c <= 128 ? 2 : 8) * kTileRows, threads = omp_get_max_threads();
+  const std::int64_t u_panel = kSlices * p.u_slice(), u_size = p.panels() * u_panel;
+  const std::int64_t v_slice = block * p.c + kPad, m_slice = block * kPanel + kPad;
+  const std::int64_t thread_size = kSlices * (v_slice + m_slice);
   const Workspace memory(pool, static_cast<std::size_t>(u_size + threads * thread_size + p.c) * sizeof(float));
   float* const u = memory.as<float>();
   float* const zeros = u + u_size + threads * thread_size;
@@ -181,26 +150,64 @@ void convolve(const Problem& p, const float* in, const float* bias, float* out, 
   {
 #pragma omp for collapse(2) schedule(static)
     for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
-      for (std::int64_t first = 0; first < p.c; first += kLanes) transform_filters(p, panel, first, weights, u);
+      for (std::int64_t first = 0; first < p.c; first += kLanes) {
+        transform_filters(p, panel, first, weights, u + panel * u_panel);
+      }
     }
     const std::int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
     const std::int64_t end = p.tiles() * (thread + 1) / team;
     float* const v = u + u_size + thread * thread_size;
-    float* const m = v + kSlices * v_pitch;
+    float* const m = v + kSlices * v_slice;
     for (std::int64_t first = p.tiles() * thread / team; first < end; first += block) {
       const std::int64_t count = std::min(block, end - first);
-      transform_inputs(p, in, zeros, first, count, v_pitch, v);
+      transform_inputs(p, in, zeros, first, 0, count, v_slice, v);
       for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
         for (std::int64_t slice = 0; slice < kSlices; ++slice) {
-          const float* const u_panel = u + (panel * kSlices + slice) * p.c * kPanel;
-          for (std::int64_t t = 0; t < count; t += kTileRows) {
-            multiply_group(count - t, v + slice * v_pitch + t * p.c, u_panel, p.c / kLanes,
-                           m + slice * m_pitch + t * kPanel);
-          }
+          multiply_slice(p, count, v + slice * v_slice, u + panel * u_panel + slice * p.u_slice(), m + slice * m_slice);
         }
-        transform_outputs(p, m, m_pitch, first, count, panel, bias, out);
+        transform_outputs(p, m, m_slice, first, count, panel, bias, out);
       }
     }
+  }
+}
+
+// Few tiles and many channels, where U (38 MB for 512 channels) would go through main memory and cost more than the
+// products: all threads make V of the whole batch, then each takes panels, making a panel's U just before its use.
+template <typename Weights>
+void convolve_by_panels(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+                        const Weights& weights) {
+  const std::int64_t tiles = p.tiles(), threads = omp_get_max_threads();
+  const std::int64_t v_slice = (tiles + kTileRows) * p.c + kPad, m_slice = (tiles + kTileRows) * kPanel + kPad;
+  const std::int64_t v_size = kSlices * v_slice, thread_size = kSlices * (p.u_slice() + m_slice);
+  const Workspace memory(pool, static_cast<std::size_t>(v_size + threads * thread_size + p.c) * sizeof(float));
+  float* const v = memory.as<float>();
+  float* const zeros = v + v_size + threads * thread_size;
+  std::fill(zeros, zeros + p.c, 0.0f);
+#pragma omp parallel num_threads(static_cast <int>(threads))
+  {
+    const std::int64_t team = omp_get_num_threads(), thread = omp_get_thread_num();
+    transform_inputs(p, in, zeros, 0, tiles * thread / team, tiles * (thread + 1) / team, v_slice, v);
+#pragma omp barrier
+    float* const u = v + v_size + thread * thread_size;
+    float* const m = u + kSlices * p.u_slice();
+#pragma omp for schedule(static)
+    for (std::int64_t panel = 0; panel < p.panels(); ++panel) {
+      for (std::int64_t first = 0; first < p.c; first += kLanes) transform_filters(p, panel, first, weights, u);
+      for (std::int64_t slice = 0; slice < kSlices; ++slice) {
+        multiply_slice(p, tiles, v + slice * v_slice, u + slice * p.u_slice(), m + slice * m_slice);
+      }
+      transform_outputs(p, m, m_slice, 0, tiles, panel, bias, out);
+    }
+  }
+}
+
+template <typename Weights>
+void convolve(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+              const Weights& weights) {
+  if (p.tiles() <= 128 && p.c * p.o >= 256 * 256) {
+    convolve_by_panels(p, in, bias, out, pool, weights);
+  } else {
+    convolve_by_tiles(p, in, bias, out, pool, weights);
   }
 }
 

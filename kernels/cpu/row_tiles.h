@@ -1,9 +1,10 @@
 // How a matrix [rows, channels] is cut for per-channel sums and tables. The cut depends on the shape alone.
 //
-// A tile holds about 32K elements, so that a second look at it comes from the L2 cache. Rows narrower than a few
-// vector registers are joined, `fold` at a time, into one wide row of `lanes` = fold * channels elements; lane j then
-// belongs to channel j % channels. Wide matrices are cut along the channels too, so that a tile's accumulators stay in
-// the L1 cache.
+// A tile holds about 32K elements: enough to make setting up and merging its sums cheap, few enough for f32 sums to
+// stay accurate (some hundred additions a channel and lane) and for small tensors to give every thread work. Rows
+// narrower than a few vector registers are joined, `fold` at a time, into one wide row of `lanes` = fold * channels
+// elements; lane j then belongs to channel j % channels. Wide matrices are cut along the channels too, so that a tile's
+// accumulators stay in the L1 cache.
 #pragma once
 
 #include <algorithm>

@@ -114,8 +114,7 @@ void Convolutions::run(const Call& call) {
   }
   if (!choice.proven) {
     choice.proven = true;
-    choice.candidates.clear();
-    choice.graphs.clear();
+    choice.drop_the_others();
     if (log_) fmt::print(stderr, "cudnn: {}: {}\n", call.key.to_string(), choice.tag);
   }
   if (choice.plan) return;
@@ -130,6 +129,13 @@ void Convolutions::run(const Call& call) {
       direct_conv2d_backward_weights(call.x, call.y, call.params, call.w, call.stream);
       break;
   }
+}
+
+void Convolutions::Choice::drop_the_others() {
+  // The plan's own engine and the graphs stay: cuDNN does not say whether a plan goes on referring to them.
+  if (plan && next > 1) std::swap(candidates.front(), candidates[next - 1]);
+  candidates.erase(candidates.begin() + (plan ? 1 : 0), candidates.end());
+  if (!plan) graphs.clear();
 }
 
 cudnnStatus_t Convolutions::execute(const Choice& choice, const Call& call, cudnnHandle_t handle) {

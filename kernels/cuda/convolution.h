@@ -60,6 +60,8 @@ class Convolutions {
     bool fused_bias = false;
     std::string tag = "direct";
     bool proven = false;
+
+    void drop_the_others();
   };
 
   void run(const Call& call);

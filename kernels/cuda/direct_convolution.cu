@@ -1,24 +1,9 @@
+#include "kernels/cuda/common.h"
 #include "kernels/cuda/direct_convolution.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/error.h"
 
 namespace retort::kernels {
 inline namespace RETORT_DEVICE_NAMESPACE {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kReduceThreads = 128;
-
-template <typename T>
-struct AccumulatorOf {
-  using type = float;
-};
-template <>
-struct AccumulatorOf<double> {
-  using type = double;
-};
-template <typename T>
-using Accumulator = typename AccumulatorOf<T>::type;
 
 struct Geometry {
   std::int64_t n, h, w, c;  // input
@@ -47,12 +32,8 @@ Geometry geometry(const Shape& x, const Shape& w, const Shape& y, const ConvPara
           params.pad_w};
 }
 
-std::int64_t blocks_for(std::int64_t work) {
-  return (work + kThreads - 1) / kThreads;
-}
-
 template <typename T>
-__global__ void forward_kernel(const T* x, const T* w, const Accumulator<T>* bias, T* y, Geometry g) {
+__global__ void forward_kernel(const T* x, const T* w, const Accumulation<T>* bias, T* y, Geometry g) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (index >= g.n * g.oh * g.ow * g.o) return;
   const std::int64_t o = index % g.o;
@@ -60,7 +41,7 @@ __global__ void forward_kernel(const T* x, const T* w, const Accumulator<T>* bia
   const std::int64_t oh = index / (g.o * g.ow) % g.oh;
   const std::int64_t n = index / (g.o * g.ow * g.oh);
   const std::int64_t first = o / g.o_group * g.c_group;
-  Accumulator<T> sum = 0;
+  Accumulation<T> sum = 0;
   for (std::int64_t kh = 0; kh < g.kh; ++kh) {
     const std::int64_t h = oh * g.stride_h - g.pad_h + kh;
     if (h < 0 || h >= g.h) continue;
@@ -70,12 +51,12 @@ __global__ void forward_kernel(const T* x, const T* w, const Accumulator<T>* bia
       const T* pixel = x + ((n * g.h + h) * g.w + iw) * g.c + first;
       const T* weight = w + ((o * g.kh + kh) * g.kw + kw) * g.c_group;
       for (std::int64_t c = 0; c < g.c_group; ++c) {
-        sum += static_cast<Accumulator<T>>(pixel[c]) * static_cast<Accumulator<T>>(weight[c]);
+        sum += static_cast<Accumulation<T>>(pixel[c]) * static_cast<Accumulation<T>>(weight[c]);
       }
     }
   }
   if (bias != nullptr) sum += bias[o];
-  y[index] = static_cast<T>(sum);
+  y[index] = narrow<T>(sum);
 }
 
 template <typename T>
@@ -87,7 +68,7 @@ __global__ void backward_data_kernel(const T* dy, const T* w, T* dx, Geometry g)
   const std::int64_t h = index / (g.c * g.w) % g.h;
   const std::int64_t n = index / (g.c * g.w * g.h);
   const std::int64_t first = c / g.c_group * g.o_group;
-  Accumulator<T> sum = 0;
+  Accumulation<T> sum = 0;
   for (std::int64_t kh = 0; kh < g.kh; ++kh) {
     const std::int64_t up = h + g.pad_h - kh;
     if (up < 0 || up % g.stride_h != 0 || up / g.stride_h >= g.oh) continue;
@@ -97,93 +78,68 @@ __global__ void backward_data_kernel(const T* dy, const T* w, T* dx, Geometry g)
       const T* gradient = dy + ((n * g.oh + up / g.stride_h) * g.ow + left / g.stride_w) * g.o + first;
       for (std::int64_t j = 0; j < g.o_group; ++j) {
         const T weight = w[(((first + j) * g.kh + kh) * g.kw + kw) * g.c_group + c % g.c_group];
-        sum += static_cast<Accumulator<T>>(gradient[j]) * static_cast<Accumulator<T>>(weight);
+        sum += static_cast<Accumulation<T>>(gradient[j]) * static_cast<Accumulation<T>>(weight);
       }
     }
   }
-  dx[index] = static_cast<T>(sum);
+  dx[index] = narrow<T>(sum);
 }
 
-// One block a weight: its threads share the output pixels, and a tree of fixed shape adds up.
+// One block a weight: its threads share the output pixels and add up in a fixed order.
 template <typename T>
 __global__ void backward_weights_kernel(const T* x, const T* dy, T* dw, Geometry g) {
-  RETORT_SHARED(Accumulator<T>, partial, kReduceThreads);
   const std::int64_t index = blockIdx.x;
   const std::int64_t c = index % g.c_group;
   const std::int64_t kw = index / g.c_group % g.kw;
   const std::int64_t kh = index / (g.c_group * g.kw) % g.kh;
   const std::int64_t o = index / (g.c_group * g.kw * g.kh);
   const std::int64_t channel = o / g.o_group * g.c_group + c;
-  Accumulator<T> sum = 0;
-  for (std::int64_t pixel = threadIdx.x; pixel < g.n * g.oh * g.ow; pixel += kReduceThreads) {
+  Accumulation<T> sum = 0;
+  for (std::int64_t pixel = threadIdx.x; pixel < g.n * g.oh * g.ow; pixel += kBlockThreads) {
     const std::int64_t iw = pixel % g.ow * g.stride_w - g.pad_w + kw;
     const std::int64_t h = pixel / g.ow % g.oh * g.stride_h - g.pad_h + kh;
     const std::int64_t n = pixel / (g.ow * g.oh);
     if (h < 0 || h >= g.h || iw < 0 || iw >= g.w) continue;
-    sum += static_cast<Accumulator<T>>(x[((n * g.h + h) * g.w + iw) * g.c + channel]) *
-           static_cast<Accumulator<T>>(dy[pixel * g.o + o]);
+    sum += static_cast<Accumulation<T>>(x[((n * g.h + h) * g.w + iw) * g.c + channel]) *
+           static_cast<Accumulation<T>>(dy[pixel * g.o + o]);
   }
-  partial[threadIdx.x] = sum;
-  __syncthreads();
-  for (unsigned half = kReduceThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) partial[threadIdx.x] += partial[threadIdx.x + half];
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) dw[index] = static_cast<T>(partial[0]);
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) dw[index] = narrow<T>(sum);
 }
 
 template <typename T>
-__global__ void add_bias_kernel(const Accumulator<T>* bias, T* y, std::int64_t count, std::int64_t channels) {
+__global__ void add_bias_kernel(const Accumulation<T>* bias, T* y, std::int64_t count, std::int64_t channels) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index < count) y[index] = static_cast<T>(static_cast<Accumulator<T>>(y[index]) + bias[index % channels]);
-}
-
-// Calls f with a value of the element type.
-template <typename F>
-void for_type(DType dtype, const char* name, F f) {
-  switch (dtype) {
-    case DType::f64:
-      return f(double{});
-    case DType::f32:
-      return f(float{});
-    case DType::bf16:
-      return f(bf16{});
-    default:
-      fail("{}: {} is not a type that it takes", name, name_of(dtype));
-  }
+  if (index < count) y[index] = narrow<T>(static_cast<Accumulation<T>>(y[index]) + bias[index % channels]);
 }
 
 }  // namespace
 
 void direct_conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream) {
-  for_type(x.dtype, "conv2d", [&](auto type) {
-    using T = decltype(type);
-    launch(forward_kernel<T>, blocks_for(y.numel()), kThreads, 0, stream, x.as<T>(), w.as<T>(),
-           bias.as<Accumulator<T>>(), y.as<T>(), geometry(x.shape, w.shape, y.shape, params));
+  for_floating(x.dtype, [&]<typename T>() {
+    launch(forward_kernel<T>, ceil_div(y.numel(), kBlockThreads), kBlockThreads, 0, stream, x.as<T>(), w.as<T>(),
+           bias.as<Accumulation<T>>(), y.as<T>(), geometry(x.shape, w.shape, y.shape, params));
   });
 }
 
 void direct_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) {
-  for_type(dy.dtype, "conv2d_backward_data", [&](auto type) {
-    using T = decltype(type);
-    launch(backward_data_kernel<T>, blocks_for(dx.numel()), kThreads, 0, stream, dy.as<T>(), w.as<T>(), dx.as<T>(),
-           geometry(dx.shape, w.shape, dy.shape, params));
+  for_floating(dy.dtype, [&]<typename T>() {
+    launch(backward_data_kernel<T>, ceil_div(dx.numel(), kBlockThreads), kBlockThreads, 0, stream, dy.as<T>(),
+           w.as<T>(), dx.as<T>(), geometry(dx.shape, w.shape, dy.shape, params));
   });
 }
 
 void direct_conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) {
-  for_type(x.dtype, "conv2d_backward_weights", [&](auto type) {
-    using T = decltype(type);
-    launch(backward_weights_kernel<T>, dw.numel(), kReduceThreads, 0, stream, x.as<T>(), dy.as<T>(), dw.as<T>(),
+  for_floating(x.dtype, [&]<typename T>() {
+    launch(backward_weights_kernel<T>, dw.numel(), kBlockThreads, 0, stream, x.as<T>(), dy.as<T>(), dw.as<T>(),
            geometry(x.shape, dw.shape, dy.shape, params));
   });
 }
 
 void add_bias(ConstView bias, View y, Stream stream) {
-  for_type(y.dtype, "add_bias", [&](auto type) {
-    using T = decltype(type);
-    launch(add_bias_kernel<T>, blocks_for(y.numel()), kThreads, 0, stream, bias.as<Accumulator<T>>(), y.as<T>(),
-           y.numel(), y.shape.last());
+  for_floating(y.dtype, [&]<typename T>() {
+    launch(add_bias_kernel<T>, ceil_div(y.numel(), kBlockThreads), kBlockThreads, 0, stream, bias.as<Accumulation<T>>(),
+           y.as<T>(), y.numel(), y.shape.last());
   });
 }
 

@@ -100,3 +100,10 @@ kernels::CudaProvider simt_provider() {
 }
 
 }  // namespace retort::simt
+
+#ifdef RETORT_SIMT_WITHOUT_AUGMENT  // until kernels/cuda/augment.cu is there
+void retort::kernels::CudaKernels::augment(const AugmentParams& params, ConstView images, ConstView indices,
+                                           ConstView epoch, View out, Stream stream) {
+  backend({}).augment(params, images, indices, epoch, out, stream);
+}
+#endif

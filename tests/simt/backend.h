@@ -33,12 +33,6 @@ class SimtBackend final : public kernels::CudaKernels {
                             kernels::Stream stream) override;
   void conv2d_backward_weights(ConstView x, ConstView dy, const kernels::ConvParams& params, View dw,
                                kernels::Stream stream) override;
-#ifdef RETORT_SIMT_WITHOUT_AUGMENT  // until kernels/cuda/augment.cu is there
-  void augment(const kernels::AugmentParams& params, ConstView images, ConstView indices, ConstView epoch, View out,
-               kernels::Stream stream) override {
-    kernels::backend({}).augment(params, images, indices, epoch, out, stream);
-  }
-#endif
 };
 
 // One device, a SimtBackend.

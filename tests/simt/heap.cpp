@@ -19,6 +19,10 @@ constexpr std::size_t kAlignment = 256;    // what cudaMalloc gives
 constexpr std::size_t kLead = kAlignment;  // the guard zone before an allocation
 constexpr std::size_t kKeepFreedBytes = 16 * 1024 * 1024;
 
+bool is_poison(const unsigned char* at, std::size_t bytes) {
+  return bytes == 0 || (at[0] == kPoison && std::memcmp(at, at + 1, bytes - 1) == 0);
+}
+
 unsigned char guard_byte(std::uintptr_t address) {
   return kGuard[address % 2];
 }
@@ -37,9 +41,11 @@ void write_guard(void* at, std::size_t bytes) {
 bool guard_is_whole([[maybe_unused]] const void* at, [[maybe_unused]] std::size_t bytes) {
 #ifndef __SANITIZE_ADDRESS__
   const auto* p = static_cast<const unsigned char*>(at);
-  for (std::size_t i = 0; i < bytes; ++i) {
+  // The first two bytes, and each like the one two before it: memcmp is much the fastest loop.
+  for (std::size_t i = 0; i < std::min<std::size_t>(bytes, 2); ++i) {
     if (p[i] != guard_byte(reinterpret_cast<std::uintptr_t>(p + i))) return false;
   }
+  if (bytes > 2 && std::memcmp(p, p + 2, bytes - 2) != 0) return false;
 #endif
   return true;
 }
@@ -94,8 +100,8 @@ void Heap::deallocate(void* data, std::size_t bytes) noexcept {
 
 void Heap::retire(Freed freed) {
 #ifndef __SANITIZE_ADDRESS__
-  const bool whole = std::all_of(freed.data, freed.data + freed.bytes, [](unsigned char b) { return b == kPoison; });
-  if (!whole) complaint_ = fmt::format("an allocation of {} bytes was written to after it was freed", freed.bytes);
+  if (!is_poison(freed.data, freed.bytes))
+    complaint_ = fmt::format("an allocation of {} bytes was written to after it was freed", freed.bytes);
 #endif
   freed_bytes_ -= freed.bytes;
   lift_guard(freed.data - kLead, kLead + freed.bytes + kGuardBytes);
@@ -120,7 +126,7 @@ void Heap::verify(const std::string& after) {
   std::size_t looked_at = 0;
   for (auto freed = freed_.rbegin(); freed != freed_.rend() && looked_at < 64 * 1024; ++freed) {
     looked_at += freed->bytes;
-    if (std::all_of(freed->data, freed->data + freed->bytes, [](unsigned char b) { return b == kPoison; })) continue;
+    if (is_poison(freed->data, freed->bytes)) continue;
     std::memset(freed->data, kPoison, freed->bytes);
     fail("simt: {}: wrote to an allocation of {} bytes that had been freed", after, freed->bytes);
   }

@@ -61,7 +61,7 @@ void arrange(std::vector<unsigned>& items, std::uint64_t salt) {
 
 bool same_place(const Where& a, const Where& b) {
   return a.line() == b.line() && a.column() == b.column() &&
-         std::string_view(a.file_name()) == std::string_view(b.file_name());
+         (a.file_name() == b.file_name() || std::string_view(a.file_name()) == std::string_view(b.file_name()));
 }
 
 std::string place(const Where& where) {

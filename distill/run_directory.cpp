@@ -1,0 +1,162 @@
+#include "distill/run_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <sstream>
+
+#include "engine/atomic_file.h"
+#include "kernels/error.h"
+
+namespace retort {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kLockFile = ".lock";
+
+// The number of "v12", or none.
+std::optional<int> version_of(const std::string& folder) {
+  int number = 0;
+  const char* const end = folder.data() + folder.size();
+  if (folder.size() < 2 || folder[0] != 'v') return std::nullopt;
+  const auto parsed = std::from_chars(folder.data() + 1, end, number);
+  if (parsed.ec != std::errc() || parsed.ptr != end || number < 1) return std::nullopt;
+  return number;
+}
+
+std::vector<int> versions_in(const fs::path& run) {
+  std::vector<int> versions;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(run, ignored)) {
+    if (const auto version = version_of(entry.path().filename().string())) versions.push_back(*version);
+  }
+  std::sort(versions.begin(), versions.end());
+  return versions;
+}
+
+nlohmann::json read_json(const fs::path& path) {
+  std::ifstream file(path);
+  return file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
+}
+
+bool is_locked(const fs::path& version) {
+  const int descriptor = ::open((version / kLockFile).c_str(), O_RDWR | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) != 0;
+  ::close(descriptor);
+  return locked;
+}
+
+}  // namespace
+
+RunDirectory::RunDirectory(fs::path path, int version) : path_(std::move(path)), version_(version) {
+  const std::string lock = file(kLockFile);
+  lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  check(lock_ >= 0, "{}: cannot be opened: {}", lock, std::strerror(errno));
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(lock_);
+    fail("{}: another process is training this version; wait for it, or start a new version without --resume",
+         path_.string());
+  }
+}
+
+RunDirectory::RunDirectory(RunDirectory&& other) noexcept
+    : path_(std::move(other.path_)),
+      version_(other.version_),
+      lock_(std::exchange(other.lock_, -1)),
+      info_(std::move(other.info_)),
+      metrics_(std::move(other.metrics_)) {}
+
+RunDirectory::~RunDirectory() {
+  if (lock_ >= 0) ::close(lock_);  // releases the lock
+}
+
+RunDirectory RunDirectory::create(const std::string& root, const std::string& name) {
+  const fs::path run = fs::path(root) / name;
+  std::error_code error;
+  fs::create_directories(run, error);
+  check(!error, "{}: cannot be made: {}", run.string(), error.message());
+  const std::vector<int> versions = versions_in(run);
+  // Making the folder is what claims the number, so two runs started at once get two versions.
+  for (int version = versions.empty() ? 1 : versions.back() + 1;; ++version) {
+    const fs::path path = run / ("v" + std::to_string(version));
+    if (fs::create_directory(path, error)) return RunDirectory(path, version);
+    check(!error, "{}: cannot be made: {}", path.string(), error.message());
+  }
+}
+
+RunDirectory RunDirectory::open(const std::string& root, const std::string& name, std::optional<int> version) {
+  const fs::path run = fs::path(root) / name;
+  const std::vector<int> versions = versions_in(run);
+  check(!versions.empty(), "{}: no run to resume; start it without --resume", run.string());
+  const int wanted = version.value_or(versions.back());
+  check(std::find(versions.begin(), versions.end(), wanted) != versions.end(),
+        "{}: has no version {}; the newest is {}", run.string(), wanted, versions.back());
+  const fs::path path = run / ("v" + std::to_string(wanted));
+  RunDirectory directory(path, wanted);
+  const nlohmann::json info = read_json(path / "run.json");
+  if (info.is_object()) directory.info_ = info;
+  return directory;
+}
+
+void RunDirectory::write_config(const std::string& text) {
+  write_file_atomically(file("config.cfg"), text);
+}
+
+void RunDirectory::append_metrics(const nlohmann::ordered_json& object) {
+  if (!metrics_.is_open()) metrics_.open(path_ / "metrics.jsonl", std::ios::app);
+  metrics_ << object.dump() << std::endl;
+  check(metrics_.good(), "{}: cannot be written: {}", file("metrics.jsonl"), std::strerror(errno));
+}
+
+void RunDirectory::truncate_metrics(std::int64_t step) {
+  metrics_.close();
+  std::ifstream in(path_ / "metrics.jsonl");
+  if (!in) return;
+  std::ostringstream kept;
+  std::int64_t last_step = 0;
+  for (std::string line; std::getline(in, line);) {
+    const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
+    if (object.is_discarded()) break;  // the process died while it wrote this line
+    const std::string kind = object.value("kind", "");
+    if (kind == "test") break;
+    if (kind == "step") last_step = object.value("step", std::int64_t{0});
+    if (last_step > step) break;
+    kept << line << '\n';
+  }
+  write_file_atomically(file("metrics.jsonl"), kept.str());
+}
+
+void RunDirectory::update(const nlohmann::ordered_json& values) {
+  info_.update(values);
+  write_file_atomically(file("run.json"), info_.dump(2) + "\n");
+}
+
+std::vector<RunEntry> list_runs(const std::string& root) {
+  std::vector<RunEntry> entries;
+  std::error_code ignored;
+  for (const auto& run : fs::directory_iterator(root, ignored)) {
+    if (!run.is_directory()) continue;
+    for (const int version : versions_in(run.path())) {
+      RunEntry entry;
+      entry.name = run.path().filename().string();
+      entry.version = version;
+      entry.path = run.path() / ("v" + std::to_string(version));
+      entry.active = is_locked(entry.path);
+      entry.info = read_json(entry.path / "run.json");
+      if (!entry.info.is_object()) entry.info = nlohmann::json::object();
+      entries.push_back(std::move(entry));
+    }
+  }
+  std::sort(entries.begin(), entries.end(), [](const RunEntry& a, const RunEntry& b) {
+    return a.name != b.name ? a.name < b.name : a.version < b.version;
+  });
+  return entries;
+}
+
+}  // namespace retort

@@ -1,0 +1,151 @@
+#include "distill/session.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <numeric>
+
+#include "data/augment_config.h"
+#include "data/dataset.h"
+#include "data/split.h"
+#include "distill/console.h"
+#include "engine/safetensors.h"
+
+namespace retort {
+namespace {
+
+kernels::AugmentParams augment_params(const TrainConfig& config, const ImageSet& images, bool training) {
+  std::vector<AugmentStepConfig> steps;
+  if (training) {
+    for (const AugmentEntry& entry : config.data.augment) steps.push_back({entry.name, entry.options});
+  }
+  Normalization normalization;
+  std::copy_n(config.data.normalize.mean.begin(), 3, normalization.mean);
+  std::copy_n(config.data.normalize.std.begin(), 3, normalization.std);
+  return make_augment_params(steps, normalization, config.seed, {images.height, images.width});
+}
+
+}  // namespace
+
+Device resolve_device(const std::string& name) {
+  if (name == "cpu") return {};
+  if (name == "auto") return kernels::cuda_device_count() > 0 ? Device{DeviceType::cuda, 0} : Device{};
+  Device device{DeviceType::cuda, 0};
+  if (name != "cuda") {
+    const char* const end = name.data() + name.size();
+    const bool numbered = name.starts_with("cuda:") && name.size() > 5;
+    const auto parsed = std::from_chars(numbered ? name.data() + 5 : end, end, device.index);
+    check(numbered && parsed.ec == std::errc() && parsed.ptr == end,
+          "device \"{}\": expected auto, cpu, cuda or cuda:N", name);
+  }
+  kernels::backend(device);  // says why where there is none
+  return device;
+}
+
+Arithmetic arithmetic_of(const TrainConfig& config) {
+  Arithmetic a;
+  if (config.precision == "f64") a.dtype = DType::f64;
+  if (config.precision == "bf16") a.dtype = DType::bf16;
+  if (config.precision == "tf32") a.math = Math::tf32;
+  if (config.strict_math) a.math = Math::strict;
+  return a;
+}
+
+EvaluateOptions Session::evaluate_options(std::int64_t batch_size) const {
+  EvaluateOptions options;
+  options.batch_size = batch_size;
+  options.dtype = arithmetic.dtype;
+  options.math = arithmetic.math;
+  options.preprocessing = preprocessing;
+  return options;
+}
+
+Metrics Session::evaluate_validation(std::int64_t batch_size) const {
+  return evaluate(*model, train_data, validation, evaluate_options(batch_size));
+}
+
+std::map<std::string, std::string> checkpoint_metadata(const Session& session, const TrainConfig& config) {
+  const ModelSpec& spec = session.model->spec();
+  return {{"arch", spec.arch},
+          {"classes", std::to_string(spec.classes)},
+          {"stem", spec.stem},
+          {"shortcut", spec.shortcut},
+          {"dataset", config.data.dataset},
+          {"normalize_mean", fmt::format("{}", fmt::join(config.data.normalize.mean, " "))},
+          {"normalize_std", fmt::format("{}", fmt::join(config.data.normalize.std, " "))},
+          {"class_names", fmt::format("{}", fmt::join(session.class_names, "\n"))}};
+}
+
+void evaluate_weights(const TrainConfig& config, const std::string& logits_path) {
+  check(!config.model.init.empty(), "evaluate-only: [model] init names the weights to evaluate; it is not set");
+  const Session session = make_session(config);
+  Console console;
+  console.print("{}: {} on the {} test images of {}, {}, {}", config.name, config.model.arch,
+                counted(session.test_data.count()), config.data.dataset, config.precision,
+                kernels::backend(session.device).description());
+  console.line(session.init_report);
+  std::vector<float> logits;
+  const Metrics m = evaluate(*session.model, session.test_data, session.test, session.evaluate_options(256),
+                             logits_path.empty() ? nullptr : &logits);
+  console.print("test: loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %", m.loss, 100 * m.top1, 100 * m.top5);
+  if (logits_path.empty()) return;
+  NamedArray array;
+  array.name = "logits";
+  array.shape = {m.samples, session.model->spec().classes};
+  array.bytes.resize(logits.size() * sizeof(float));
+  std::memcpy(array.bytes.data(), logits.data(), array.bytes.size());
+  write_safetensors(logits_path, {array}, checkpoint_metadata(session, config));
+  console.print("logits in {}", logits_path);
+}
+
+std::string load_weights(Model& model, const std::string& file) {
+  const SafetensorsFile weights = read_safetensors(file);
+  LoadOptions options;
+  options.arch = model.spec().arch;
+  options.classes = static_cast<int>(model.spec().classes);
+  model.parameters().load(weights, options);
+  return fmt::format("weights from {}", file);
+}
+
+Session make_session(const TrainConfig& config) {
+  Session session;
+  session.device = resolve_device(config.device);
+  session.arithmetic = arithmetic_of(config);
+
+  const Dataset dataset = load_dataset(config.data.dataset, config.data.root, config.data.train_files);
+  session.class_names = dataset.class_names;
+  if (config.data.validation > 0) {
+    Split split = split_train_validation(dataset.train.labels, config.data.validation, config.seed);
+    session.train = std::move(split.train);
+    session.validation = std::move(split.validation);
+  } else {
+    session.train.resize(static_cast<std::size_t>(dataset.train.count));
+    std::iota(session.train.begin(), session.train.end(), 0);
+  }
+  if (config.data.fraction < 1) {
+    session.train = take_fraction(session.train, dataset.train.labels, config.data.fraction, config.seed);
+  }
+  session.test.resize(static_cast<std::size_t>(dataset.test.count));
+  std::iota(session.test.begin(), session.test.end(), 0);
+  session.train_data = DeviceData::upload(dataset.train, session.device);
+  session.test_data = DeviceData::upload(dataset.test, session.device);
+  session.augment = augment_params(config, dataset.train, true);
+  session.preprocessing = augment_params(config, dataset.train, false);
+
+  ModelSpec spec;
+  spec.arch = config.model.arch;
+  spec.classes = config.model.classes > 0 ? config.model.classes : dataset.class_count();
+  spec.stem = config.model.stem;
+  spec.shortcut = config.model.shortcut;
+  spec.zero_init_residual = config.model.zero_init_residual;
+  check(spec.classes >= dataset.class_count(), "[model] classes = {}: {} has {} classes", spec.classes,
+        config.data.dataset, dataset.class_count());
+  session.model = make_model(spec);
+  session.model->parameters().materialize(session.device, session.arithmetic.dtype, config.seed);
+  if (!config.model.init.empty()) session.init_report = load_weights(*session.model, config.model.init);
+  return session;
+}
+
+}  // namespace retort

@@ -1,0 +1,59 @@
+// What every program needs before it can train or evaluate: the device, the data on it, and a network, as a config
+// describes them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "distill/config.h"
+#include "distill/evaluate.h"
+#include "models/model.h"
+
+namespace retort {
+
+// "auto" is the first CUDA device where there is one, else the CPU. Throws Error where a named device is not there.
+Device resolve_device(const std::string& name);
+
+// The type of activations and the arithmetic that `precision` and `strict_math` stand for.
+struct Arithmetic {
+  DType dtype = DType::f32;
+  Math math = Math::standard;
+};
+Arithmetic arithmetic_of(const TrainConfig& config);
+
+struct Session {
+  Device device;
+  Arithmetic arithmetic;
+  std::vector<std::string> class_names;
+  DeviceData train_data;  // training and validation images
+  DeviceData test_data;
+  std::vector<std::int32_t> train, validation;  // positions in train_data
+  std::vector<std::int32_t> test;               // positions in test_data: all
+  kernels::AugmentParams augment;               // training
+  kernels::AugmentParams preprocessing;         // validation and test: normalisation only
+  std::unique_ptr<Model> model;
+  std::string init_report;  // one line about model.init, "" without
+
+  EvaluateOptions evaluate_options(std::int64_t batch_size) const;
+  Metrics evaluate_validation(std::int64_t batch_size) const;
+};
+
+// Loads, splits and uploads the data; builds the network and fills it at random or from model.init.
+Session make_session(const TrainConfig& config);
+
+// Loads model.init, evaluates it on the test images and prints the result; nothing is trained and no run is made. With
+// `logits_path`, writes the logits, f32 [images, classes] in file order, as the safetensors array "logits".
+void evaluate_weights(const TrainConfig& config, const std::string& logits_path = "");
+
+// What a checkpoint says about itself, so that other programs can rebuild the network and its input from it.
+std::map<std::string, std::string> checkpoint_metadata(const Session& session, const TrainConfig& config);
+
+// Reads weights into the network; `file` is a safetensors file of ours or of PyTorch tools. Throws Error, one line.
+// Returns one line that says what was read.
+std::string load_weights(Model& model, const std::string& file);
+
+}  // namespace retort

@@ -1,0 +1,153 @@
+// The convolutions that stand in for cuDNN, in all lane orders, against the definition in f64.
+#include "kernels/cuda/direct_convolution.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "tests/simt/backend.h"
+#include "tests/simt/heap.h"
+#include "tests/support/reference_conv.h"
+
+namespace retort::simt {
+namespace {
+
+using reference::Conv;
+using reference::Values;
+
+// Device memory of one type, from values in f64.
+class Array {
+ public:
+  Array(const Shape& shape, DType dtype) : view_{nullptr, dtype, shape} { view_.data = heap().allocate(view_.bytes()); }
+  Array(const Shape& shape, DType dtype, const Values& values) : Array(shape, dtype) {
+    for (std::size_t i = 0; i < values.size(); ++i) set(i, values[i]);
+  }
+  ~Array() { heap().deallocate(view_.data, view_.bytes()); }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+
+  const View& view() const { return view_; }
+  double get(std::size_t i) const {
+    if (view_.dtype == DType::f64) return view_.as<double>()[i];
+    if (view_.dtype == DType::f32) return view_.as<float>()[i];
+    return view_.as<bf16>()[i];
+  }
+
+ private:
+  void set(std::size_t i, double value) {
+    if (view_.dtype == DType::f64) view_.as<double>()[i] = value;
+    if (view_.dtype == DType::f32) view_.as<float>()[i] = static_cast<float>(value);
+    if (view_.dtype == DType::bf16) view_.as<bf16>()[i] = bf16(static_cast<float>(value));
+  }
+
+  View view_;
+};
+
+// Multiples of 1/8 in [-1, 1]: exact in every type, and so are short sums of their products.
+Values eighths(std::int64_t count, std::uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::uniform_int_distribution<int> eighth(-8, 8);
+  Values values(static_cast<std::size_t>(count));
+  for (double& value : values) value = eighth(generator) / 8.0;
+  return values;
+}
+
+struct Case {
+  const char* name;
+  Conv conv;
+};
+
+class DirectConvolution : public testing::TestWithParam<std::tuple<Case, DType>> {
+ protected:
+  template <typename F>
+  static void in_all_orders(const F& work) {
+    for (const LaneOrder order : {LaneOrder::shuffled, LaneOrder::reversed, LaneOrder::forward}) {
+      SCOPED_TRACE(name_of(order));
+      set_lane_order(order, 5);
+      work();
+    }
+  }
+
+  const Conv& conv() const { return std::get<0>(GetParam()).conv; }
+  DType dtype() const { return std::get<1>(GetParam()); }
+  DType wide() const { return dtype() == DType::f64 ? DType::f64 : DType::f32; }
+  Shape x_shape() const { return {conv().n, conv().h, conv().w, conv().c}; }
+  Shape w_shape() const { return {conv().o, conv().kh, conv().kw, conv().c / conv().groups}; }
+  Shape y_shape() const { return {conv().n, conv().oh(), conv().ow(), conv().o}; }
+  kernels::ConvParams params() const {
+    kernels::ConvParams p;
+    p.stride_h = p.stride_w = static_cast<int>(conv().stride);
+    p.pad_h = p.pad_w = static_cast<int>(conv().pad);
+    p.groups = static_cast<int>(conv().groups);
+    return p;
+  }
+
+  // The sums are exact in f32 and f64; a bf16 result is the exact sum, rounded once.
+  void expect_equal(const Array& actual, const Values& expected) const {
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const double rounded = dtype() == DType::bf16 ? bf16(static_cast<float>(expected[i])) : expected[i];
+      ASSERT_EQ(actual.get(i), rounded) << "element " << i;
+    }
+  }
+};
+
+TEST_P(DirectConvolution, Forward) {
+  const Values x = eighths(conv().x_size(), 1), w = eighths(conv().w_size(), 2), bias = eighths(conv().o, 3);
+  const Array device_x(x_shape(), dtype(), x), device_w(w_shape(), dtype(), w), device_bias({conv().o}, wide(), bias);
+  in_all_orders([&] {
+    const Array plain(y_shape(), dtype()), biased(y_shape(), dtype());
+    kernels::direct_conv2d(device_x.view(), device_w.view(), {}, params(), plain.view(), {});
+    expect_equal(plain, reference::conv_forward(conv(), x, w, {}));
+    kernels::direct_conv2d(device_x.view(), device_w.view(), device_bias.view(), params(), biased.view(), {});
+    expect_equal(biased, reference::conv_forward(conv(), x, w, bias));
+  });
+}
+
+TEST_P(DirectConvolution, BackwardData) {
+  const Values dy = eighths(conv().y_size(), 1), w = eighths(conv().w_size(), 2);
+  const Array device_dy(y_shape(), dtype(), dy), device_w(w_shape(), dtype(), w);
+  in_all_orders([&] {
+    const Array dx(x_shape(), dtype());
+    kernels::direct_conv2d_backward_data(device_dy.view(), device_w.view(), params(), dx.view(), {});
+    expect_equal(dx, reference::conv_backward_data(conv(), dy, w));
+  });
+}
+
+TEST_P(DirectConvolution, BackwardWeights) {
+  const Values x = eighths(conv().x_size(), 1), dy = eighths(conv().y_size(), 2);
+  const Array device_x(x_shape(), dtype(), x), device_dy(y_shape(), dtype(), dy);
+  in_all_orders([&] {
+    const Array dw(w_shape(), dtype());
+    kernels::direct_conv2d_backward_weights(device_x.view(), device_dy.view(), params(), dw.view(), {});
+    expect_equal(dw, reference::conv_backward_weights(conv(), x, dy));
+  });
+}
+
+TEST_P(DirectConvolution, AddBias) {
+  const Values y = eighths(conv().y_size(), 1), bias = eighths(conv().o, 2);
+  Values expected = y;
+  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % bias.size()];
+  in_all_orders([&] {
+    const Array device_y(y_shape(), dtype(), y), device_bias({conv().o}, wide(), bias);
+    kernels::add_bias(device_bias.view(), device_y.view(), {});
+    expect_equal(device_y, expected);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(, DirectConvolution,
+                         testing::Combine(testing::Values(Case{"plain", {2, 5, 6, 3, 4, 3, 3, 1, 1, 1}},
+                                                          Case{"strided", {2, 7, 5, 4, 6, 3, 3, 2, 1, 1}},
+                                                          Case{"pointwise", {3, 4, 4, 5, 7, 1, 1, 2, 0, 1}},
+                                                          Case{"grouped", {1, 5, 5, 6, 4, 3, 2, 1, 0, 2}},
+                                                          Case{"depthwise", {2, 6, 6, 5, 5, 3, 3, 2, 1, 5}},
+                                                          // stride beyond the kernel: input pixels that no output reads
+                                                          Case{"sparse", {1, 9, 9, 2, 3, 2, 2, 3, 0, 1}}),
+                                          testing::Values(DType::f64, DType::f32, DType::bf16)),
+                         [](const auto& test) {
+                           return std::string(std::get<0>(test.param).name) + "_" + name_of(std::get<1>(test.param));
+                         });
+
+}  // namespace
+}  // namespace retort::simt
