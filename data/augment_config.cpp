@@ -7,7 +7,7 @@
 #include <tuple>
 #include <utility>
 
-#include "data/catalog.h"
+#include "engine/suggest.h"
 #include "kernels/error.h"
 
 namespace retort {
@@ -69,8 +69,8 @@ class StepValues {
   void finish() const {
     for (const auto& [key, value] : config_.values) {
       check(std::find(known_.begin(), known_.end(), key) != known_.end(),
-            "augment: {} has no parameter \"{}\"; did you mean \"{}\"? Known: {}", config_.name, key,
-            nearest_name(key, known_), fmt::join(known_, ", "));
+            "augment: {} has no parameter {}{}; known: {}", config_.name, in_quotes(key), did_you_mean(key, known_),
+            fmt::join(known_, ", "));
     }
   }
 
@@ -117,8 +117,8 @@ void read_resized_crop(StepValues& values, AugmentStep& step) {
 
 AugmentStep read_step(const AugmentStepConfig& config) {
   const auto name = std::find(kStepNames.begin(), kStepNames.end(), config.name);
-  check(name != kStepNames.end(), "augment: no step is called \"{}\"; did you mean \"{}\"? Known: {}", config.name,
-        nearest_name(config.name, kStepNames), fmt::join(kStepNames, ", "));
+  check(name != kStepNames.end(), "augment: no step is called {}{}; known: {}", in_quotes(config.name),
+        did_you_mean(config.name, kStepNames), fmt::join(kStepNames, ", "));
   StepValues values(config);
   AugmentStep step;
   step.kind = static_cast<AugmentKind>(name - kStepNames.begin());
@@ -161,8 +161,8 @@ Normalization normalization_preset(const std::string& name) {
   if (it != presets.end()) return it->second;
   std::vector<std::string> names;
   for (const auto& preset : presets) names.push_back(preset.first);
-  fail("normalize: no preset is called \"{}\"; did you mean \"{}\"? Known: {}, or a table with mean and std", name,
-       nearest_name(name, names), fmt::join(names, ", "));
+  fail("normalize: no preset is called {}{}; known: {}, or a table with mean and std", in_quotes(name),
+       did_you_mean(name, names), fmt::join(names, ", "));
 }
 
 kernels::AugmentParams make_augment_params(const std::vector<AugmentStepConfig>& steps,

@@ -2,9 +2,8 @@
 
 #include <fmt/ranges.h>
 
-#include <algorithm>
-
 #include "data/shapes.h"
+#include "engine/suggest.h"
 #include "kernels/error.h"
 
 namespace retort {
@@ -75,21 +74,6 @@ KnownSet shapes() {
   return set;
 }
 
-std::size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 }  // namespace
 
 const std::vector<KnownSet>& known_sets() {
@@ -103,14 +87,7 @@ const KnownSet& known_set(const std::string& name) {
     if (set.name == name) return set;
     names.push_back(set.name);
   }
-  fail("data set \"{}\" is unknown; did you mean \"{}\"? Known: {}", name, nearest_name(name, names),
-       fmt::join(names, ", "));
-}
-
-std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates) {
-  return *std::min_element(candidates.begin(), candidates.end(), [&](const std::string& a, const std::string& b) {
-    return edit_distance(word, a) < edit_distance(word, b);
-  });
+  fail("data set {} is unknown{}; known: {}", in_quotes(name), did_you_mean(name, names), fmt::join(names, ", "));
 }
 
 }  // namespace retort

@@ -35,10 +35,7 @@ struct KnownSet {
 
 const std::vector<KnownSet>& known_sets();
 
-// Throws Error naming the nearest known set.
+// Throws Error naming the nearest known set and all of them.
 const KnownSet& known_set(const std::string& name);
-
-// The candidate with the smallest edit distance to `word`; candidates must not be empty.
-std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates);
 
 }  // namespace retort
