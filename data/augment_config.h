@@ -35,6 +35,7 @@ struct Normalization {
 // "imagenet", "cifar10", "cifar100", "half" (0.5 and 0.5), "none" (values stay in [0, 1]). Throws Error naming the
 // nearest.
 Normalization normalization_preset(const std::string& name);
+std::vector<std::string> normalization_names();
 
 // Steps in the order of the list, for images of `size`. Throws Error on an unknown name (naming the nearest), an
 // unknown or impossible value, a crop that does not fit, or more than kMaxAugmentSteps steps.

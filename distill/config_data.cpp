@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "data/augment_config.h"
 #include "engine/suggest.h"
 
 namespace retort {
@@ -97,31 +98,6 @@ void read_augment(ConfigSection& section, std::vector<AugmentEntry>& augment) {
   for (const ConfigValue& element : *elements) augment.push_back(read_augment_entry(element, augment.size() + 1));
 }
 
-struct Preset {
-  std::string name;
-  std::array<double, 3> mean, std;
-};
-
-// imagenet: torchvision's. cifar10 and cifar100: over the training images of each set. half: maps to [-1, 1].
-const std::vector<Preset>& presets() {
-  static const std::vector<Preset> all = {
-      {"imagenet", {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}},
-      {"cifar10", {0.4914, 0.4822, 0.4465}, {0.2470, 0.2435, 0.2616}},
-      {"cifar100", {0.5071, 0.4865, 0.4409}, {0.2673, 0.2564, 0.2762}},
-      {"half", {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}},
-      {"none", {0, 0, 0}, {1, 1, 1}},
-  };
-  return all;
-}
-
-void fill_from_preset(NormalizeConfig& normalize) {
-  for (const Preset& preset : presets()) {
-    if (preset.name != normalize.preset) continue;
-    normalize.mean = preset.mean;
-    normalize.std = preset.std;
-  }
-}
-
 void read_normalize(ConfigSection& section, NormalizeConfig& normalize) {
   const ConfigValue* v = section.value("normalize");
   if (v != nullptr && v->is_table()) {
@@ -138,10 +114,10 @@ void read_normalize(ConfigSection& section, NormalizeConfig& normalize) {
     inner.finish();
     return;
   }
-  std::vector<std::string> names;
-  for (const Preset& preset : presets()) names.push_back(preset.name);
-  section.read_choice("normalize", normalize.preset, names);
-  fill_from_preset(normalize);
+  section.read_choice("normalize", normalize.preset, normalization_names());
+  const Normalization preset = normalization_preset(normalize.preset);
+  std::copy_n(preset.mean, 3, normalize.mean.begin());
+  std::copy_n(preset.std, 3, normalize.std.begin());
 }
 
 ConfigValue value(auto v) {

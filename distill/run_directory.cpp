@@ -122,7 +122,7 @@ void RunDirectory::truncate_metrics(std::int64_t step) {
   std::int64_t last_step = 0;
   for (std::string line; std::getline(in, line);) {
     const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
-    if (object.is_discarded()) break;  // the process died while it wrote this line
+    if (!object.is_object()) break;  // the process died while it wrote this line
     const std::string kind = object.value("kind", "");
     if (kind == "test") break;
     if (kind == "step") last_step = object.value("step", std::int64_t{0});

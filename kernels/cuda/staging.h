@@ -16,8 +16,8 @@ class Staging {
   void copy_to_device(const void* host, void* device, std::size_t bytes, cudaStream_t stream);
 
  private:
-  static constexpr std::size_t kSlots = 4;
-  static constexpr std::size_t kSlotBytes = std::size_t{1} << 20;
+  static constexpr std::size_t kSlots = 16;
+  static constexpr std::size_t kSlotBytes = std::size_t{1} << 19;
 
   struct Slot {
     PinnedHandle memory;

@@ -77,7 +77,7 @@ TEST_F(CudaBackendTest, DescribesTheDeviceInOneLine) {
 
 TEST_F(CudaBackendTest, CopiesThereAndBackWhateverTheSize) {
   for (const std::int64_t count :
-       {std::int64_t{1}, std::int64_t{262144}, std::int64_t{262145}, std::int64_t{3000017}}) {
+       {std::int64_t{1}, std::int64_t{131072}, std::int64_t{131073}, std::int64_t{3000017}}) {
     const Array array(*backend_, DType::f32, {count});
     std::vector<float> host(static_cast<std::size_t>(count));
     std::iota(host.begin(), host.end(), 0.0f);
