@@ -127,11 +127,13 @@ class Backend {
   virtual std::unique_ptr<Graph> capture(Stream stream, const std::function<void()>& work) = 0;
 
   // --- elementwise ---------------------------------------------------------------------------------------
-  virtual void fill(View out, double value, Stream stream) = 0;               // any dtype
-  virtual void convert(ConstView x, View y, Stream stream) = 0;               // y = x in y's type, any to any
-  virtual void add(ConstView a, ConstView b, View y, Stream stream) = 0;      // T; in place allowed
-  virtual void accumulate(ConstView x, View y, Stream stream) = 0;            // y += x; floating types may differ
-  virtual void scale(ConstView x, double factor, View y, Stream stream) = 0;  // T; in place allowed
+  virtual void fill(View out, double value, Stream stream) = 0;                     // any dtype
+  virtual void convert(ConstView x, View y, Stream stream) = 0;                     // y = x in y's type, any to any
+  virtual void add(ConstView a, ConstView b, View y, Stream stream) = 0;            // T; in place allowed
+  virtual void accumulate(ConstView x, View y, Stream stream) = 0;                  // y += x; floating types may differ
+  virtual void scale(ConstView x, double factor, View y, Stream stream) = 0;        // T; in place allowed
+  virtual void scale_by(ConstView x, ConstView factor, View y, Stream stream) = 0;  // y T = factor[0] x T, factor A
+                                                                                    // [1]; in place allowed
   virtual void activation(ConstView x, Activation kind, View y, Stream stream) = 0;  // T; in place allowed
   // dx = dy where the activation was open, else 0; y is the forward's result. In place (dx = dy) allowed.
   virtual void activation_backward(ConstView y, ConstView dy, Activation kind, View dx, Stream stream) = 0;

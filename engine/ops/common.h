@@ -43,4 +43,21 @@ inline Tensor reuse(const Tensor& dy) {
   return dy.exclusive() ? dy : like(dy);
 }
 
+// A loss of `x` whose kernel gives the gradient along with the value: kernel(loss [1], gradient), both views; the
+// gradient is for dloss = 1, in x's shape and type, and an empty view where none is wanted.
+template <typename Kernel>
+Tensor loss_with_gradient(const char* op, const Tensor& x, Kernel&& kernel) {
+  Tensor loss = Tensor::empty({1}, accumulation_type(x.dtype()), x.device());
+  const bool wanted = autograd::active({&x});
+  const Tensor gradient = wanted ? like(x) : Tensor();
+  kernel(loss.view(), gradient.optional_view());
+  if (wanted) {
+    autograd::record(op, loss, {x}, [gradient](const Tensor& dloss, const autograd::Needs&) {
+      dloss.backend().scale_by(gradient, dloss, gradient.view(), stream_of(dloss));
+      return std::vector<Tensor>{gradient};
+    });
+  }
+  return loss;
+}
+
 }  // namespace retort::ops

@@ -31,6 +31,19 @@ Tensor scale(const Tensor& x, double factor) {
   return y;
 }
 
+Tensor cast(const Tensor& x, DType dtype) {
+  check_floating("cast", x);
+  check(is_floating(dtype), "cast: to {}, which is no floating type", name_of(dtype));
+  if (x.dtype() == dtype) return x;
+  Tensor y = x.to(dtype);
+  if (autograd::active({&x})) {
+    autograd::record("cast", y, {x}, [from = x.dtype()](Tensor dy, const autograd::Needs&) {
+      return std::vector<Tensor>{dy.to(from)};
+    });
+  }
+  return y;
+}
+
 Tensor square(const Tensor& x) {
   check_floating("square", x);
   Tensor y = like(x);

@@ -11,6 +11,7 @@ using kernels::Activation;
 Tensor add(const Tensor& a, const Tensor& b);         // a + b
 Tensor scale(const Tensor& x, double factor);         // factor * x
 Tensor square(const Tensor& x);                       // x²
+Tensor cast(const Tensor& x, DType dtype);            // x in another floating type; x itself where it has that type
 Tensor activation(const Tensor& x, Activation kind);  // x itself for identity
 Tensor relu(const Tensor& x);                         // max(x, 0)
 Tensor relu6(const Tensor& x);                        // min(max(x, 0), 6)

@@ -37,6 +37,7 @@ class CpuBackend : public Backend {
   void add(ConstView a, ConstView b, View y, Stream stream) override;
   void accumulate(ConstView x, View y, Stream stream) override;
   void scale(ConstView x, double factor, View y, Stream stream) override;
+  void scale_by(ConstView x, ConstView factor, View y, Stream stream) override;
   void activation(ConstView x, Activation kind, View y, Stream stream) override;
   void activation_backward(ConstView y, ConstView dy, Activation kind, View dx, Stream stream) override;
   void square(ConstView x, View y, Stream stream) override;

@@ -102,6 +102,12 @@ void CpuBackend::scale(ConstView x, double factor, View y, Stream) {
   });
 }
 
+void CpuBackend::scale_by(ConstView x, ConstView factor, View y, Stream) {
+  dispatch_floating("scale_by", y.dtype, [&]<typename T>(std::type_identity<T>) {
+    map<T>(x, y, [f = factor.as<Accumulator<T>>()[0]](auto v) { return f * v; });
+  });
+}
+
 void CpuBackend::activation(ConstView x, Activation kind, View y, Stream) {
   dispatch_floating("activation", y.dtype, [&]<typename T>(std::type_identity<T>) {
     dispatch_activation(kind,

@@ -19,6 +19,11 @@ struct Scale {
   __device__ A operator()(A a) const { return a * factor; }
 };
 template <typename A>
+struct ScaleBy {
+  const A* factor;
+  __device__ A operator()(A a) const { return a * factor[0]; }
+};
+template <typename A>
 struct Activate {
   Activation kind;
   __device__ A operator()(A a) const { return activate(a, kind); }
@@ -248,6 +253,12 @@ void CudaKernels::scale(ConstView x, double factor, View y, Stream stream) {
   for_floating(y.dtype, [&]<typename T>() {
     using A = Accumulation<T>;
     map<T>(x, {}, y, Scale<A>{static_cast<A>(factor)}, stream);
+  });
+}
+
+void CudaKernels::scale_by(ConstView x, ConstView factor, View y, Stream stream) {
+  for_floating(y.dtype, [&]<typename T>() {
+    map<T>(x, {}, y, ScaleBy<Accumulation<T>>{factor.as<Accumulation<T>>()}, stream);
   });
 }
 

@@ -33,6 +33,10 @@ void add_elementwise(std::vector<OperatorCase>& rows) {
                   .inputs = {normal({4, 33})},
                   .apply = [](const Tensors& in) { return scale(in[0], -2.5); },
                   .expected = [](const Arrays& in) { return reference::scale(in[0], -2.5); }});
+  rows.push_back({.name = "cast_and_back",
+                  .inputs = {normal({4, 33})},
+                  .apply = [](const Tensors& in) { return cast(cast(in[0], DType::f64), in[0].dtype()); },
+                  .expected = [](const Arrays& in) { return in[0]; }});
   rows.push_back({.name = "square",
                   .inputs = {normal({3, 5, 7})},
                   .apply = [](const Tensors& in) { return square(in[0]); },
