@@ -1,8 +1,8 @@
-# cmake -DBUILD=<build of Retort> -DSOURCE=<tests/install> -DWORK=<scratch> -P run.cmake
+# cmake -DBUILD=<build of Retort> -DGENERATOR=<its generator> -DSOURCE=<tests/install> -DWORK=<scratch> -P run.cmake
 file(REMOVE_RECURSE ${WORK})
 foreach(command
     "${CMAKE_COMMAND};--install;${BUILD};--prefix;${WORK}/prefix"
-    "${CMAKE_COMMAND};-S;${SOURCE};-B;${WORK}/build;-DCMAKE_PREFIX_PATH=${WORK}/prefix;-DCMAKE_BUILD_TYPE=Release"
+    "${CMAKE_COMMAND};-G;${GENERATOR};-S;${SOURCE};-B;${WORK}/build;-DCMAKE_PREFIX_PATH=${WORK}/prefix;-DCMAKE_BUILD_TYPE=Release"
     "${CMAKE_COMMAND};--build;${WORK}/build"
     "${WORK}/build/uses_retort")
   execute_process(COMMAND ${command} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
