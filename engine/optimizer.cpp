@@ -33,7 +33,7 @@ Optimizer::Optimizer(ParameterStore& parameters, const OptimizerOptions& options
   if (!sgd || options.momentum != 0) moment1_ = zeros();
   if (!sgd) moment2_ = zeros();
   decay_scale_ = parameters.chunk_table([&](const Parameter& p) { return options.decay_all || is_weight(p.kind); });
-  lr_scale_ = parameters.chunk_table([](const Parameter& p) { return !p.frozen; });
+  lr_scale_ = parameters.chunk_table([](const Parameter& p) { return p.frozen ? 0.0 : p.lr_factor; });
   lr_ = Tensor::zeros({1}, DType::f64, values.device());
   step_ = Tensor::zeros({1}, DType::i32, values.device());
   if (options.clip_grad_norm > 0) gradient_norm_ = Tensor::zeros({1}, DType::f64, values.device());

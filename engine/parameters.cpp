@@ -157,6 +157,12 @@ void ParameterStore::freeze(const std::function<bool(const Parameter&)>& which) 
   }
 }
 
+void ParameterStore::set_lr_factor(double factor, const std::function<bool(const Parameter&)>& which) {
+  for (const auto& p : parameters_) {
+    if (which(*p)) p->lr_factor = factor;
+  }
+}
+
 void ParameterStore::zero_grad() {
   for (const auto& p : parameters_) {
     if (!p->frozen) p->data.clear_grad();

@@ -44,6 +44,7 @@ struct Parameter {
   ParameterKind kind = ParameterKind::bias;
   Initializer init;
   bool frozen = false;
+  double lr_factor = 1;    // on the learning rate
   std::int64_t first = 0;  // where it begins in the arena, in elements
 
   // From materialize() on; all are slices of the store's arenas.
@@ -109,6 +110,9 @@ class ParameterStore {
 
   // Frozen parameters require no gradient and optimizers leave them alone. Call before making an optimizer.
   void freeze(const std::function<bool(const Parameter&)>& which);
+
+  // Call before making an optimizer.
+  void set_lr_factor(double factor, const std::function<bool(const Parameter&)>& which);
 
   void zero_grad();    // declares all gradients zero without touching memory
   void finish_grad();  // before the optimizer: fills the gradients that nothing has contributed to with zeros

@@ -66,6 +66,29 @@ struct PoolParams {
   int pad_h = 0, pad_w = 0;
 };
 
+// Losses that are a mean over elements; d = x - target.
+enum class PointwiseLoss : std::uint8_t {
+  squared,               // d²
+  smooth_l1,             // d² / (2 beta) for |d| < beta, else |d| - beta / 2
+  binary_cross_entropy,  // log(1 + e^x) - target x
+};
+
+struct DistanceLossParams {
+  bool normalize = true;
+  bool squared = false;  // d² in place of smooth L1 with beta 1
+  double epsilon = 1e-12;
+};
+
+// What a convolution does with its sums before it writes them: y = act(sum + bias + residual). Training asks for the
+// bias alone; a network whose batch normalisation is folded into its convolutions, for all.
+struct ConvEpilogue {
+  ConstView bias = {};      // A [O] or empty
+  ConstView residual = {};  // T, y's shape, or empty
+  Activation act = Activation::identity;
+
+  bool empty() const { return !bias && !residual && act == Activation::identity; }
+};
+
 // A stream of counter-based random numbers (Philox 4x32-10, kernels/philox.h).
 struct RandomKey {
   std::uint64_t seed = 0;
@@ -168,8 +191,9 @@ class Backend {
                       Stream stream) = 0;
 
   // --- convolution (library) -----------------------------------------------------------------------------
-  // x T [N, H, W, C], w T [O, KH, KW, C / groups], bias A [O] or empty, y T [N, OH, OW, O].
-  virtual void conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream) = 0;
+  // x T [N, H, W, C], w T [O, KH, KW, C / groups], y T [N, OH, OW, O]. A NaN may leave the activation as 0.
+  virtual void conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
+                      Stream stream) = 0;
   virtual void conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) = 0;
   // dw in T.
   virtual void conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) = 0;
@@ -224,6 +248,33 @@ class Backend {
   // before it. Rows with a non-finite logit count in rows only for ranking.
   virtual void accumulate_metrics(ConstView logits, ConstView labels, View metrics, Stream stream) = 0;
 
+  // --- distillation: logits --------------------------------------------------------------------------------
+  // A loss gives its gradient in the same pass as its value: loss A [1]; gradient, of the first argument's shape and
+  // type, is that of the first argument for dloss = 1, and is left out where the view is empty.
+
+  // y = (x - mean) / (s + epsilon) row by row, x and y T [M, C], C > 1; deviation A [M] is s, the unbiased one.
+  virtual void standardize_rows(ConstView x, double epsilon, View y, View deviation, Stream stream) = 0;
+  // A row of equal elements gets the gradient of a constant s.
+  virtual void standardize_rows_backward(ConstView y, ConstView deviation, ConstView dy, double epsilon, View dx,
+                                         Stream stream) = 0;
+  // temperature² times the mean over rows of KL(q || p), p and q the softmax of student and teacher T [M, C] over
+  // temperature; without subtract_entropy of -sum_c q_c log p_c, which has the same gradient.
+  virtual void soft_target_loss(ConstView student, ConstView teacher, double temperature, bool subtract_entropy,
+                                View loss, View gradient, Stream stream) = 0;
+  // temperature² times the mean over rows of alpha KL over {label, rest} + beta KL over the classes that are not the
+  // label: Zhao et al., CVPR 2022, eq. 7. student, teacher T [M, C], C > 1; labels i32 [M] in 0 .. C-1.
+  virtual void decoupled_loss(ConstView student, ConstView teacher, ConstView labels, double alpha, double beta,
+                              double temperature, View loss, View gradient, Stream stream) = 0;
+  // 1 - the mean over rows (or columns) of a·b / (|a| |b| + epsilon), a and b those of x and y T [M, N] less their
+  // means: Huang et al., NeurIPS 2022, eq. 6. A constant row or column of x gets no gradient by way of |a|.
+  virtual void pearson_loss(ConstView x, ConstView y, bool by_columns, double epsilon, View loss, View gradient,
+                            Stream stream) = 0;
+  // y T [M, C] = temperature log(1/K sum_k softmax(x_k / temperature)), x T [K, M, C].
+  virtual void mean_softmax_logits(ConstView x, double temperature, View y, Stream stream) = 0;
+  // sums f64 [3] += {rows in which a and b T [M, C] have the same largest element (the first of equals), sum over rows
+  // of mean_c |a - b|, rows}. Rows with a non-finite element do not agree.
+  virtual void accumulate_agreement(ConstView a, ConstView b, View sums, Stream stream) = 0;
+
   // --- optimisation ----------------------------------------------------------------------------------------
   virtual void optimizer_step(const OptimizerArgs& args, Stream stream) = 0;
 
@@ -232,6 +283,43 @@ class Backend {
   // indices i32 [B], augment, normalise, in one pass. See kernels/augment.h; epoch i32 [1].
   virtual void augment(const AugmentParams& params, ConstView images, ConstView indices, ConstView epoch, View out,
                        Stream stream) = 0;
+
+  // --- distillation: feature maps ------------------------------------------------------------------------------
+  // A loss is A [1]. Gradients (of a loss: for dloss = 1) are in the type and shape of what they belong to; an empty
+  // view is not computed. Papers: engine/ops/feature_losses.h.
+  // Mean over all elements, T.
+  virtual void pointwise_loss(PointwiseLoss kind, double beta, ConstView x, ConstView target, View loss, View gradient,
+                              Stream stream) = 0;
+  // y A [M] = mean over c of |x|^p, p > 0; x T [M, C] (any split of M into axes). The derivative at 0 counts as 0.
+  virtual void channel_energy(ConstView x, double p, View y, Stream stream) = 0;
+  virtual void channel_energy_backward(ConstView x, double p, ConstView dy, View dx, Stream stream) = 0;
+  // x T [N, R, C] -> y T [N, C, R]. Its own backward, with R and C exchanged.
+  virtual void transpose_inner(ConstView x, View y, Stream stream) = 0;
+  // Mean over n of mean_ij (s_i s_j)² + mean_ij (t_i t_j)² - 2 mean_ij (s_i t_j)², s A [N, Cs, D], t A [N, Ct, D].
+  virtual void neuron_selectivity(ConstView s, ConstView t, View loss, View gradient, Stream stream) = 0;
+  // Mean of ½ ((mean - target)² / v + log v), v_c = softplus(raw_c) + epsilon; mean, target T [..., C], raw A [C].
+  virtual void variational_information(ConstView mean, ConstView target, ConstView raw, double epsilon, View loss,
+                                       View dmean, View draw, Stream stream) = 0;
+
+  // --- distillation: relations in a batch ----------------------------------------------------------------------
+  // All in A. Losses and gradients as above. Papers: engine/ops/relation_losses.h.
+  // x [B, D] -> y [B, B] = |x_i - x_j|².
+  virtual void pairwise_squared_distances(ConstView x, View y, Stream stream) = 0;
+  // dx_i = 2 sum_j (dy_ij + dy_ji) (x_i - x_j)
+  virtual void pairwise_squared_distances_backward(ConstView x, ConstView dy, View dx, Stream stream) = 0;
+  // s, t [B, B]: squared distances, d = sqrt(max(s, epsilon)) off the diagonal and 0 on it; with normalize divided by
+  // the mean of those above 0. Mean over all B².
+  virtual void distance_loss(ConstView s, ConstView t, const DistanceLossParams& params, View loss, View gradient,
+                             Stream stream) = 0;
+  // s, t [B, B]: squared distances, symmetric, which the kernels make use of. Mean over i, j, k of smooth L1 (beta 1)
+  // of the difference of cos_ijk = (s_ij + s_ik - s_jk) / (2 sqrt(s_ij s_ik)), 0 where s_ij or s_ik <= epsilon².
+  virtual void angle_loss(ConstView s, ConstView t, double epsilon, View loss, View gradient, Stream stream) = 0;
+  // s, t [B, B]: cosines; rows of p = (s + 1) / 2 divided by their sums. Mean of p_t log((p_t + epsilon) / (p_s +
+  // epsilon)).
+  virtual void probability_transfer(ConstView s, ConstView t, double epsilon, View loss, View gradient,
+                                    Stream stream) = 0;
+  // d = |a - b| [B, D]; mean over i < B - 1 of sum_k d_ik d_(i+1)k. gradient is a's; b's is its negative.
+  virtual void correlation_congruence(ConstView a, ConstView b, View loss, View gradient, Stream stream) = 0;
 };
 
 // The backend of a device, created at first use. Throws Error where there is none, and says why.

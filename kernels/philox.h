@@ -45,6 +45,7 @@ enum RandomPurpose : std::uint32_t {
   kPurposeSplit = 3,
   kPurposeAugment = 4,
   kPurposeSynthetic = 5,
+  kPurposeTeacher = 6,
   kFirstLayerPurpose = 1024,
 };
 

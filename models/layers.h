@@ -2,17 +2,33 @@
 // `prefix.weight`, `prefix.bias`, `prefix.running_mean`, ...
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/ops.h"
 #include "engine/parameters.h"
 
 namespace retort {
 
+// The parameters of a network, and what its layers do when they become constants (Model::fold).
+class LayerStore : public ParameterStore {
+ public:
+  void on_fold(std::function<void()> work) { folds_.push_back(std::move(work)); }
+  // Freezes all parameters and runs what the layers have registered. Once only.
+  void fold();
+  bool folded() const { return folded_; }
+
+ private:
+  std::vector<std::function<void()>> folds_;
+  bool folded_ = false;
+};
+
 // What a forward pass is for.
 struct ForwardMode {
-  bool training = false;  // batch statistics and dropout
+  bool training = false;          // batch statistics and dropout
+  bool update_statistics = true;  // in training: the running statistics; false for a pass that only measures
   Math math = Math::standard;
   SampleContext samples;  // needed by networks with dropout, in training
 };
@@ -34,6 +50,7 @@ class Conv2d {
   Tensor operator()(const Tensor& x, const ForwardMode& mode) const;
 
  private:
+  friend class ConvNorm;
   std::shared_ptr<Parameter> weight_, bias_;
   ConvParams params_;
 };
@@ -48,8 +65,32 @@ class BatchNorm {
                     const Tensor& residual = {}) const;
 
  private:
+  friend class ConvNorm;
   std::shared_ptr<Parameter> gamma_, beta_;
   std::shared_ptr<Buffer> running_mean_, running_var_, counter_;
+};
+
+// A convolution and the batch normalisation behind it: y = act(norm(conv(x)) + residual). Once folded, it is one
+// convolution with the normalisation in its weights, the rest in its epilogue and nothing kept for a backward.
+class ConvNorm {
+ public:
+  ConvNorm() = default;
+  // Parameters `conv`.weight, `norm`.weight, ... in the order in which Conv2d and BatchNorm register them.
+  ConvNorm(LayerStore& store, const std::string& conv, const std::string& norm, std::int64_t in, std::int64_t out,
+           const Conv2dOptions& options, double gamma = 1.0);
+  // Throws Error when a folded layer is asked to train. An x that is moved in is freed as soon as it has been read.
+  Tensor operator()(Tensor x, const ForwardMode& mode, Activation act = Activation::identity,
+                    const Tensor& residual = {}) const;
+
+ private:
+  struct Folded {
+    Tensor weight, bias;  // undefined until fold()
+  };
+  static void fold(const Conv2d& conv, const BatchNorm& norm, Folded& to);
+
+  Conv2d conv_;
+  BatchNorm norm_;
+  std::shared_ptr<Folded> folded_;  // shared, so that a layer may move while its model is built
 };
 
 class Linear {

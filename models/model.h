@@ -35,6 +35,14 @@ class Model {
   virtual ModelOutput forward(const Tensor& x, const ForwardMode& mode, const TapNames& taps = {}) const = 0;
   // In order of depth. A name with ".pre" is the same map before its ReLU.
   virtual std::vector<std::string> tap_names() const = 0;
+  // The taps at the end of each stage, after their last ReLU, in order of depth.
+  virtual std::vector<std::string> stage_names() const = 0;
+
+  // Compiles the network for inference from the parameters and statistics that it has now: every ConvNorm becomes one
+  // convolution (models/layers.h), the parameters are frozen. From then on forward() in training is an Error, and what
+  // is loaded has no effect on the folded layers.
+  void fold() { store_.fold(); }
+  bool folded() const { return store_.folded(); }
 
   const ModelSpec& spec() const { return spec_; }
   ParameterStore& parameters() { return store_; }
@@ -45,7 +53,7 @@ class Model {
   void check_taps(const TapNames& taps) const;
 
   ModelSpec spec_;
-  ParameterStore store_;
+  LayerStore store_;
 };
 
 // Builds and registers; call parameters().materialize() next. Throws Error for an unknown arch (naming the nearest

@@ -51,8 +51,8 @@ Tensor pad_shortcut(const Tensor& x, int stride, std::int64_t channels) {
 
 class Block {
  public:
-  Block(ParameterStore& store, const std::string& name, std::int64_t in, std::int64_t width, int stride,
-        bool bottleneck, const ModelSpec& spec)
+  Block(LayerStore& store, const std::string& name, std::int64_t in, std::int64_t width, int stride, bool bottleneck,
+        const ModelSpec& spec)
       : in_(in), out_(bottleneck ? 4 * width : width), stride_(stride) {
     const std::int64_t channels[] = {in, width, bottleneck ? width : out_, out_};
     const int convolutions = bottleneck ? 3 : 2;
@@ -64,9 +64,8 @@ class Block {
       options.stride = i == (bottleneck ? 1 : 0) ? stride : 1;
       const bool last = i + 1 == convolutions;
       const std::string number = std::to_string(i + 1);
-      convolutions_.emplace_back(store, name + ".conv" + number, channels[i], last ? out_ : channels[i + 1], options);
-      norms_.emplace_back(store, name + ".bn" + number, last ? out_ : channels[i + 1],
-                          last && spec.zero_init_residual ? 0.0 : 1.0);
+      layers_.emplace_back(store, name + ".conv" + number, name + ".bn" + number, channels[i],
+                           last ? out_ : channels[i + 1], options, last && spec.zero_init_residual ? 0.0 : 1.0);
     }
     projects_ = spec.shortcut == "projection" && !is_identity();
     if (projects_) {
@@ -74,8 +73,7 @@ class Block {
       options.kernel = 1;
       options.padding = 0;
       options.stride = stride;
-      projection_ = Conv2d(store, name + ".downsample.0", in, out_, options);
-      projection_norm_ = BatchNorm(store, name + ".downsample.1", out_);
+      projection_ = ConvNorm(store, name + ".downsample.0", name + ".downsample.1", in, out_, options);
     }
   }
 
@@ -84,13 +82,10 @@ class Block {
   // With `pre` given, the sum before the last ReLU is kept there, at the price of one unfused pass.
   Tensor operator()(const Tensor& x, const ForwardMode& mode, Tensor* pre) const {
     Tensor y = x;
-    for (std::size_t i = 0; i + 1 < convolutions_.size(); ++i) {
-      y = norms_[i](convolutions_[i](y, mode), mode, Activation::relu);
-    }
-    y = convolutions_.back()(y, mode);
+    for (std::size_t i = 0; i + 1 < layers_.size(); ++i) y = layers_[i](std::move(y), mode, Activation::relu);
     const Tensor residual = shortcut(x, mode);
-    if (pre == nullptr) return norms_.back()(y, mode, Activation::relu, residual);
-    *pre = norms_.back()(y, mode, Activation::identity, residual);
+    if (pre == nullptr) return layers_.back()(std::move(y), mode, Activation::relu, residual);
+    *pre = layers_.back()(std::move(y), mode, Activation::identity, residual);
     return relu(*pre);
   }
 
@@ -98,17 +93,15 @@ class Block {
   bool is_identity() const { return in_ == out_ && stride_ == 1; }
 
   Tensor shortcut(const Tensor& x, const ForwardMode& mode) const {
-    if (projects_) return projection_norm_(projection_(x, mode), mode);
+    if (projects_) return projection_(x, mode);
     return is_identity() ? x : pad_shortcut(x, stride_, out_);
   }
 
   std::int64_t in_, out_;
   int stride_;
   bool projects_ = false;
-  std::vector<Conv2d> convolutions_;
-  std::vector<BatchNorm> norms_;
-  Conv2d projection_;
-  BatchNorm projection_norm_;
+  std::vector<ConvNorm> layers_;
+  ConvNorm projection_;
 };
 
 class ResNet final : public Model {
@@ -116,8 +109,7 @@ class ResNet final : public Model {
   ResNet(const ModelSpec& spec, const Family& family) : Model(spec), imagenet_stem_(spec.stem == "imagenet") {
     Conv2dOptions stem;
     if (imagenet_stem_) stem = {.kernel = 7, .stride = 2, .padding = 3};
-    stem_ = Conv2d(store_, "conv1", 3, family.stem_channels, stem);
-    stem_norm_ = BatchNorm(store_, "bn1", family.stem_channels);
+    stem_ = ConvNorm(store_, "conv1", "bn1", 3, family.stem_channels, stem);
     std::int64_t channels = family.stem_channels;
     for (std::size_t s = 0; s < family.widths.size(); ++s) {
       std::vector<Block> stage;
@@ -142,19 +134,25 @@ class ResNet final : public Model {
     return names;
   }
 
+  std::vector<std::string> stage_names() const override {
+    std::vector<std::string> names;
+    for (std::size_t s = 1; s <= stages_.size(); ++s) names.push_back("layer" + std::to_string(s));
+    return names;
+  }
+
   ModelOutput forward(const Tensor& input, const ForwardMode& mode, const TapNames& taps) const override {
     check_taps(taps);
     ModelOutput out;
     const auto keep = [&](const std::string& name, const Tensor& value) {
       if (taps.contains(name)) out.taps[name] = value;
     };
-    Tensor x = stem_(input, mode);
+    Tensor x;
     if (taps.contains("stem.pre")) {
-      const Tensor pre = stem_norm_(x, mode);
+      const Tensor pre = stem_(input, mode);
       keep("stem.pre", pre);
       x = relu(pre);
     } else {
-      x = stem_norm_(x, mode, Activation::relu);
+      x = stem_(input, mode, Activation::relu);
     }
     keep("stem", x);
     if (imagenet_stem_) x = max_pool(x, {3, 3, 2, 2, 1, 1});
@@ -176,8 +174,7 @@ class ResNet final : public Model {
 
  private:
   bool imagenet_stem_;
-  Conv2d stem_;
-  BatchNorm stem_norm_;
+  ConvNorm stem_;
   std::vector<std::vector<Block>> stages_;
   Linear fc_;
 };

@@ -125,6 +125,8 @@ class Convolution : public testing::TestWithParam<ConvCase> {
                  bias = random_values(s.o, 3, accumulation), dy = random_values(s.y_size(), 4, dtype);
     const Values want_y = conv_forward(s, x, w, {}), want_biased = conv_forward(s, x, w, bias),
                  want_dx = conv_backward_data(s, dy, w), want_dw = conv_backward_weights(s, x, dy);
+    Values want_fused = want_biased;
+    for (std::size_t i = 0; i < dy.size(); ++i) want_fused[i] = std::max(0.0, want_biased[i] + dy[i]);
     const Buffer xb(x_shape, dtype, x), wb(w_shape, dtype, w), biasb(Shape{s.o}, accumulation, bias),
         dyb(y_shape, dtype, dy);
     for (Math math : maths) {
@@ -134,14 +136,18 @@ class Convolution : public testing::TestWithParam<ConvCase> {
       params.pad_h = params.pad_w = static_cast<int>(s.pad);
       params.groups = static_cast<int>(s.groups);
       params.math = math;
-      const Buffer y(y_shape, dtype), y_biased(y_shape, dtype), dx(x_shape, dtype), dw(w_shape, dtype);
+      const Buffer y(y_shape, dtype), y_biased(y_shape, dtype), y_fused(y_shape, dtype), dx(x_shape, dtype),
+          dw(w_shape, dtype);
       cpu().conv2d(xb.view(), wb.view(), {}, params, y.view(), {});
-      cpu().conv2d(xb.view(), wb.view(), biasb.view(), params, y_biased.view(), {});
+      cpu().conv2d(xb.view(), wb.view(), {biasb.view()}, params, y_biased.view(), {});
+      cpu().conv2d(xb.view(), wb.view(), {biasb.view(), dyb.view(), kernels::Activation::relu}, params, y_fused.view(),
+                   {});
       cpu().conv2d_backward_data(dyb.view(), wb.view(), params, dx.view(), {});
       cpu().conv2d_backward_weights(xb.view(), dyb.view(), params, dw.view(), {});
       const double limit = tolerance(dtype, math);
       EXPECT_LE(scaled_error(y.values(), want_y), limit) << "forward";
       EXPECT_LE(scaled_error(y_biased.values(), want_biased), limit) << "forward with bias";
+      EXPECT_LE(scaled_error(y_fused.values(), want_fused), limit) << "forward with bias, residual and ReLU";
       EXPECT_LE(scaled_error(dx.values(), want_dx), limit) << "backward data";
       EXPECT_LE(scaled_error(dw.values(), want_dw), limit) << "backward weights";
     }

@@ -28,8 +28,10 @@ ConvKey example_key() {
   params.pad_w = 0;
   params.groups = 4;
   params.math = Math::tf32;
+  const float something = 0;
+  const ConvEpilogue epilogue{{&something, DType::f32, {16}}, {}, Activation::relu};
   return make_conv_key(ConvDirection::backward_data, DType::bf16, {8, 7, 6, 12}, {16, 3, 2, 3}, {8, 4, 5, 16}, params,
-                       true, 16);
+                       epilogue, 16);
 }
 
 // Every key that differs from `key` in one field.
@@ -44,6 +46,9 @@ std::vector<ConvKey> neighbours(const ConvKey& key) {
   with([](ConvKey& k) { k.dtype = DType::f32; });
   with([](ConvKey& k) { k.math = Math::strict; });
   with([](ConvKey& k) { k.bias = false; });
+  with([](ConvKey& k) { k.residual = true; });
+  with([](ConvKey& k) { k.act = Activation::identity; });
+  with([](ConvKey& k) { k.act = Activation::relu6; });
   with([](ConvKey& k) { k.alignment = 8; });
   for (std::size_t axis = 0; axis < 4; ++axis) {
     with([&](ConvKey& k) { ++k.x[axis]; });
@@ -61,7 +66,8 @@ std::vector<ConvKey> neighbours(const ConvKey& key) {
 TEST(ConvKeyTest, EqualKeysAreEqualInHashAndText) {
   EXPECT_EQ(example_key(), example_key());
   EXPECT_EQ(ConvKeyHash{}(example_key()), ConvKeyHash{}(example_key()));
-  EXPECT_EQ(example_key().to_string(), "backward_data bf16 tf32 bias a16 x8,7,6,12 w16,3,2,3 y8,4,5,16 s2,1 p1,0 g4");
+  EXPECT_EQ(example_key().to_string(),
+            "backward_data bf16 tf32 bias+relu a16 x8,7,6,12 w16,3,2,3 y8,4,5,16 s2,1 p1,0 g4");
 }
 
 TEST(ConvKeyTest, EveryFieldCounts) {

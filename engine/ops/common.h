@@ -27,6 +27,12 @@ inline void check_rank(const char* op, const char* what, const Tensor& x, int ra
   check(x.rank() == rank, "{}: {} must have rank {}, got shape {}", op, what, rank, x.shape().to_string());
 }
 
+inline void check_matrix(const char* op, const Tensor& x) {
+  check_floating(op, x);
+  check_rank(op, "the input [M, C]", x, 2);
+  check(x.dim(1) > 0, "{}: rows without elements", op);
+}
+
 inline void check_same(const char* op, const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape() && a.dtype() == b.dtype() && a.device() == b.device(),
         "{}: {} {} on {} and {} {} on {} do not match", op, name_of(a.dtype()), a.shape().to_string(),
@@ -36,6 +42,14 @@ inline void check_same(const char* op, const Tensor& a, const Tensor& b) {
 inline void check_device(const char* op, const Tensor& a, const Tensor& b) {
   check(a.device() == b.device(), "{}: one input is on {}, another on {}", op, a.device().to_string(),
         b.device().to_string());
+}
+
+// labels i32, one a row of the logits [M, C].
+inline void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
+  check_matrix(op, logits);
+  check_device(op, logits, labels);
+  check(labels.dtype() == DType::i32 && labels.numel() == logits.dim(0), "{}: {} labels {} for logits {}", op,
+        name_of(labels.dtype()), labels.shape().to_string(), logits.shape().to_string());
 }
 
 // Where a backward may work in place: the incoming gradient's memory if nobody else sees it, else fresh memory.

@@ -8,34 +8,38 @@ using namespace ops;
 
 namespace {
 
-void check_arguments(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& p) {
-  check_floating("conv2d", x);
-  check_rank("conv2d", "the input [N, H, W, C]", x, 4);
-  check_rank("conv2d", "the weight [O, KH, KW, C / groups]", weight, 4);
-  check_device("conv2d", x, weight);
-  check(x.dtype() == weight.dtype(), "conv2d: {} input with {} weight", name_of(x.dtype()), name_of(weight.dtype()));
+void check_arguments(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& p) {
+  check_floating(op, x);
+  check_rank(op, "the input [N, H, W, C]", x, 4);
+  check_rank(op, "the weight [O, KH, KW, C / groups]", weight, 4);
+  check_device(op, x, weight);
+  check(x.dtype() == weight.dtype(), "{}: {} input with {} weight", op, name_of(x.dtype()), name_of(weight.dtype()));
   check(p.stride_h > 0 && p.stride_w > 0 && p.pad_h >= 0 && p.pad_w >= 0 && p.groups > 0,
-        "conv2d: stride {}x{}, padding {}x{}, {} groups", p.stride_h, p.stride_w, p.pad_h, p.pad_w, p.groups);
+        "{}: stride {}x{}, padding {}x{}, {} groups", op, p.stride_h, p.stride_w, p.pad_h, p.pad_w, p.groups);
   check(x.dim(3) == weight.dim(3) * p.groups && weight.dim(0) % p.groups == 0,
-        "conv2d: input {} with weight {} in {} group(s)", x.shape().to_string(), weight.shape().to_string(), p.groups);
+        "{}: input {} with weight {} in {} group(s)", op, x.shape().to_string(), weight.shape().to_string(), p.groups);
   check(x.dim(1) + 2 * p.pad_h >= weight.dim(1) && x.dim(2) + 2 * p.pad_w >= weight.dim(2),
-        "conv2d: the kernel of weight {} is larger than the padded input {}", weight.shape().to_string(),
+        "{}: the kernel of weight {} is larger than the padded input {}", op, weight.shape().to_string(),
         x.shape().to_string());
   if (bias) {
     check(bias.dtype() == accumulation_type(x.dtype()) && bias.numel() == weight.dim(0),
-          "conv2d: bias {} {} for {} output channels of {}", name_of(bias.dtype()), bias.shape().to_string(),
+          "{}: bias {} {} for {} output channels of {}", op, name_of(bias.dtype()), bias.shape().to_string(),
           weight.dim(0), name_of(x.dtype()));
   }
+}
+
+Tensor output_of(const Tensor& x, const Tensor& weight, const ConvParams& p) {
+  const std::int64_t oh = (x.dim(1) + 2 * p.pad_h - weight.dim(1)) / p.stride_h + 1;
+  const std::int64_t ow = (x.dim(2) + 2 * p.pad_w - weight.dim(2)) / p.stride_w + 1;
+  return Tensor::empty({x.dim(0), oh, ow, weight.dim(0)}, x.dtype(), x.device());
 }
 
 }  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& params) {
-  check_arguments(x, weight, bias, params);
-  const std::int64_t oh = (x.dim(1) + 2 * params.pad_h - weight.dim(1)) / params.stride_h + 1;
-  const std::int64_t ow = (x.dim(2) + 2 * params.pad_w - weight.dim(2)) / params.stride_w + 1;
-  Tensor y = Tensor::empty({x.dim(0), oh, ow, weight.dim(0)}, x.dtype(), x.device());
-  x.backend().conv2d(x, weight, bias, params, y.view(), stream_of(x));
+  check_arguments("conv2d", x, weight, bias, params);
+  Tensor y = output_of(x, weight, params);
+  x.backend().conv2d(x, weight, {.bias = bias}, params, y.view(), stream_of(x));
   if (autograd::active({&x, &weight, &bias})) {
     autograd::record("conv2d", y, {x, weight, bias},
                      [x = x.detach(), weight = weight.detach(), params](Tensor dy, const autograd::Needs& needs) {
@@ -56,6 +60,17 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
                        return gradients;
                      });
   }
+  return y;
+}
+
+Tensor conv2d_inference(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
+                        Activation act, const ConvParams& params) {
+  constexpr const char* kName = "conv2d_inference";
+  check_arguments(kName, x, weight, bias, params);
+  autograd::require_no_grad(kName, {&x, &weight, &bias, &residual});
+  Tensor y = output_of(x, weight, params);
+  if (residual) check_same(kName, y, residual);
+  x.backend().conv2d(x, weight, {bias, residual, act}, params, y.view(), stream_of(x));
   return y;
 }
 

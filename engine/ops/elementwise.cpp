@@ -31,6 +31,23 @@ Tensor scale(const Tensor& x, double factor) {
   return y;
 }
 
+Tensor scale_by(const Tensor& x, const Tensor& factor) {
+  check_floating("scale_by", x);
+  check(factor.numel() == 1 && factor.dtype() == accumulation_type(x.dtype()), "scale_by: a factor {} of type {}",
+        factor.shape().to_string(), name_of(factor.dtype()));
+  autograd::require_no_grad("scale_by", {&factor});
+  Tensor y = like(x);
+  x.backend().scale_by(x, factor, y.view(), stream_of(x));
+  if (autograd::active({&x})) {
+    autograd::record("scale_by", y, {x}, [factor](Tensor dy, const autograd::Needs&) {
+      Tensor dx = reuse(dy);
+      dy.backend().scale_by(dy, factor, dx.view(), stream_of(dy));
+      return std::vector<Tensor>{dx};
+    });
+  }
+  return y;
+}
+
 Tensor cast(const Tensor& x, DType dtype) {
   check_floating("cast", x);
   check(is_floating(dtype), "cast: to {}, which is no floating type", name_of(dtype));

@@ -8,13 +8,14 @@ namespace retort {
 
 using kernels::Activation;
 
-Tensor add(const Tensor& a, const Tensor& b);         // a + b
-Tensor scale(const Tensor& x, double factor);         // factor * x
-Tensor square(const Tensor& x);                       // x²
-Tensor cast(const Tensor& x, DType dtype);            // x in another floating type; x itself where it has that type
-Tensor activation(const Tensor& x, Activation kind);  // x itself for identity
-Tensor relu(const Tensor& x);                         // max(x, 0)
-Tensor relu6(const Tensor& x);                        // min(max(x, 0), 6)
+Tensor add(const Tensor& a, const Tensor& b);            // a + b
+Tensor scale(const Tensor& x, double factor);            // factor * x
+Tensor scale_by(const Tensor& x, const Tensor& factor);  // factor[0] * x; factor [1] in the accumulation type, constant
+Tensor square(const Tensor& x);                          // x²
+Tensor cast(const Tensor& x, DType dtype);               // x in another floating type; x itself where it has that type
+Tensor activation(const Tensor& x, Activation kind);     // x itself for identity
+Tensor relu(const Tensor& x);                            // max(x, 0)
+Tensor relu6(const Tensor& x);                           // min(max(x, 0), 6)
 
 // What the random operators of a forward pass refer to: which samples these are, and when. Both on the device.
 struct SampleContext {

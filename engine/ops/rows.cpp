@@ -6,23 +6,6 @@ namespace retort {
 
 using namespace ops;
 
-namespace {
-
-void check_matrix(const char* op, const Tensor& x) {
-  check_floating(op, x);
-  check_rank(op, "the input [M, C]", x, 2);
-  check(x.dim(1) > 0, "{}: rows without elements", op);
-}
-
-void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
-  check_matrix(op, logits);
-  check_device(op, logits, labels);
-  check(labels.dtype() == DType::i32 && labels.numel() == logits.dim(0), "{}: {} labels {} for logits {}", op,
-        name_of(labels.dtype()), labels.shape().to_string(), logits.shape().to_string());
-}
-
-}  // namespace
-
 Tensor softmax(const Tensor& x) {
   check_matrix("softmax", x);
   Tensor y = like(x);

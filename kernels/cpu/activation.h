@@ -7,16 +7,16 @@
 
 namespace retort::kernels::cpu {
 
-// Written so that NaN passes through, as in PyTorch: a tensor that went bad must stay visible.
+// Written so that NaN passes through, as in PyTorch: a tensor that went bad must stay visible. A may be a SIMD vector.
 template <Activation kind, typename A>
 A activate(A v) {
   if constexpr (kind == Activation::identity) {
     return v;
   } else if constexpr (kind == Activation::relu) {
-    return v < A(0) ? A(0) : v;
+    return v < A{} ? A{} : v;
   } else {
-    const A low = v < A(0) ? A(0) : v;
-    return low > A(6) ? A(6) : low;
+    const A low = v < A{} ? A{} : v, six = A{} + 6.0f;
+    return low > six ? six : low;
   }
 }
 

@@ -47,17 +47,18 @@ bool use_tiled_backward_weights(const ConvGeometry& g) {
 
 }  // namespace
 
-void CpuBackend::conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream) {
+void CpuBackend::conv2d(ConstView x, ConstView w, const ConvEpilogue& e, const ConvParams& params, View y, Stream) {
   const ConvGeometry g = geometry_of(x.shape, w.shape, y.shape, params);
   if (y.numel() == 0) return;
   if (x.dtype == DType::f64) {
-    f64_forward(g, x.as<double>(), w.as<double>(), bias.as<double>(), y.as<double>(), *pool_);
+    f64_forward(g, x.as<double>(), w.as<double>(), {e.bias.as<double>(), e.residual.as<double>(), e.act},
+                y.as<double>(), *pool_);
     return;
   }
-  const AsF32 xf(x, *pool_), wf(w, *pool_);
+  const AsF32 xf(x, *pool_), wf(w, *pool_), residual(e.residual, *pool_);
   ToF32 yf(y, *pool_);
   auto* const algorithm = use_winograd(g, params.math, g.n, g.oh, g.ow) ? winograd_forward : onednn_forward;
-  algorithm(g, xf.data(), wf.data(), bias.as<float>(), yf.data(), *pool_);
+  algorithm(g, xf.data(), wf.data(), {e.bias.as<float>(), residual.data(), e.act}, yf.data(), *pool_);
   yf.finish();
 }
 

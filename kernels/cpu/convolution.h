@@ -21,6 +21,14 @@ struct ConvGeometry {
   bool operator==(const ConvGeometry&) const = default;
 };
 
+// ConvEpilogue (kernels.h) in one type.
+template <typename T>
+struct Epilogue {
+  const T* bias = nullptr;
+  const T* residual = nullptr;
+  Activation act = Activation::identity;
+};
+
 // Memory from the pool for the time of one call.
 class Workspace {
  public:
@@ -39,15 +47,15 @@ class Workspace {
   void* data_;
 };
 
-// oneDNN's direct algorithms on plain NHWC activations, f32 (convolution_onednn.cpp). bias may be null.
-void onednn_forward(const ConvGeometry& g, const float* x, const float* w, const float* bias, float* y,
+// oneDNN's direct algorithms on plain NHWC activations, f32 (convolution_onednn.cpp).
+void onednn_forward(const ConvGeometry& g, const float* x, const float* w, const Epilogue<float>& epilogue, float* y,
                     MemoryPool& pool);
 void onednn_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool);
 void onednn_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
 
 // Winograd F(4x4, 3x3) on plain NHWC, f32 (convolution_winograd*.cpp): kernel 3x3, stride 1, one group, padding 0 to 2,
 // channels in multiples of 16.
-void winograd_forward(const ConvGeometry& g, const float* x, const float* w, const float* bias, float* y,
+void winograd_forward(const ConvGeometry& g, const float* x, const float* w, const Epilogue<float>& epilogue, float* y,
                       MemoryPool& pool);
 void winograd_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool);
 void winograd_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
@@ -56,7 +64,7 @@ void winograd_backward_weights(const ConvGeometry& g, const float* x, const floa
 void tiled_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
 
 // Plain loops in f64 (convolution_f64.cpp): every product is added in f64, in a fixed order.
-void f64_forward(const ConvGeometry& g, const double* x, const double* w, const double* bias, double* y,
+void f64_forward(const ConvGeometry& g, const double* x, const double* w, const Epilogue<double>& epilogue, double* y,
                  MemoryPool& pool);
 void f64_backward_data(const ConvGeometry& g, const double* dy, const double* w, double* dx, MemoryPool& pool);
 void f64_backward_weights(const ConvGeometry& g, const double* x, const double* dy, double* dw, MemoryPool& pool);

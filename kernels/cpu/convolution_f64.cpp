@@ -3,6 +3,7 @@
 #include <array>
 #include <vector>
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/convolution.h"
 #include "kernels/cpu/row_product.h"
 
@@ -32,11 +33,24 @@ void pack(std::int64_t outputs, std::int64_t taps, std::int64_t inputs, double* 
   }
 }
 
+// out[at + lane] = act(sums[lane] + bias[channel + lane] + residual[at + lane])
+void finish(const double* sums, std::int64_t lanes, std::int64_t at, std::int64_t channel, const Epilogue<double>& e,
+            double* out) {
+  cpu::dispatch_activation(e.act, [&](auto kind) {
+    for (std::int64_t lane = 0; lane < lanes; ++lane) {
+      double value = sums[lane] + (e.bias != nullptr ? e.bias[channel + lane] : 0.0);
+      if (e.residual != nullptr) value += e.residual[at + lane];
+      out[at + lane] = cpu::activate<decltype(kind)::value>(value);
+    }
+  });
+}
+
 // out[p, out_offset + j] for all pixels p and j < outputs, by row products: source(p, tap) gives the input row of a
-// tap or null for padding. Serves the forward pass and the gradient of the input alike.
+// tap or null for padding. The epilogue's pointers begin where `out` does. Serves the forward pass and the gradient of
+// the input alike.
 template <typename Source>
 void convolve(std::int64_t pixels, std::int64_t taps, std::int64_t inputs, std::int64_t outputs, const double* packed,
-              const double* bias, double* out, std::int64_t out_pitch, Source source) {
+              const Epilogue<double>& epilogue, double* out, std::int64_t out_pitch, Source source) {
   const std::vector<double> zeros(static_cast<std::size_t>(inputs), 0.0);
 #pragma omp parallel
   {
@@ -54,11 +68,8 @@ void convolve(std::int64_t pixels, std::int64_t taps, std::int64_t inputs, std::
       for (std::int64_t j = 0; j < outputs; j += kColumns) {
         product.multiply(rows.data(), taps, inputs, packed + j * taps * inputs);
         for (std::int64_t m = 0; m < count; ++m) {
-          double* const to = out + (first + m) * out_pitch + j;
-          const double* const from = product.row(static_cast<int>(m));
-          for (std::int64_t lane = 0; lane < std::min(kColumns, outputs - j); ++lane) {
-            to[lane] = from[lane] + (bias != nullptr ? bias[j + lane] : 0.0);
-          }
+          finish(product.row(static_cast<int>(m)), std::min(kColumns, outputs - j), (first + m) * out_pitch + j, j,
+                 epilogue, out);
         }
       }
     }
@@ -67,17 +78,19 @@ void convolve(std::int64_t pixels, std::int64_t taps, std::int64_t inputs, std::
 
 }  // namespace
 
-void f64_forward(const ConvGeometry& g, const double* x, const double* w, const double* bias, double* y,
+void f64_forward(const ConvGeometry& g, const double* x, const double* w, const Epilogue<double>& epilogue, double* y,
                  MemoryPool& pool) {
   const std::int64_t inputs = g.c / g.groups, outputs = g.o / g.groups, taps = g.kh * g.kw;
   const std::int64_t padded = ceil_div(outputs, kColumns) * kColumns;
   const Workspace packed(pool, static_cast<std::size_t>(padded * taps * inputs) * sizeof(double));
   for (std::int64_t group = 0; group < g.groups; ++group) {
     const double* const weights = w + group * outputs * taps * inputs;
+    Epilogue<double> of_group = epilogue;
+    if (epilogue.bias != nullptr) of_group.bias += group * outputs;
+    if (epilogue.residual != nullptr) of_group.residual += group * outputs;
     pack(outputs, taps, inputs, packed.as<double>(),
          [&](std::int64_t o, std::int64_t t, std::int64_t i) { return weights[(o * taps + t) * inputs + i]; });
-    convolve(g.n * g.oh * g.ow, taps, inputs, outputs, packed.as<double>(),
-             bias != nullptr ? bias + group * outputs : nullptr, y + group * outputs, g.o,
+    convolve(g.n * g.oh * g.ow, taps, inputs, outputs, packed.as<double>(), of_group, y + group * outputs, g.o,
              [&](std::int64_t pixel, std::int64_t t) -> const double* {
                const std::int64_t column = pixel % g.ow, line = pixel / g.ow % g.oh, n = pixel / (g.ow * g.oh);
                const std::int64_t h = line * g.stride_h - g.pad_h + t / g.kw;
@@ -96,7 +109,7 @@ void f64_backward_data(const ConvGeometry& g, const double* dy, const double* w,
     const double* const weights = w + group * outputs * taps * inputs;
     pack(inputs, taps, outputs, packed.as<double>(),
          [&](std::int64_t i, std::int64_t t, std::int64_t o) { return weights[(o * taps + t) * inputs + i]; });
-    convolve(g.n * g.h * g.w, taps, outputs, inputs, packed.as<double>(), nullptr, dx + group * inputs, g.c,
+    convolve(g.n * g.h * g.w, taps, outputs, inputs, packed.as<double>(), {}, dx + group * inputs, g.c,
              [&](std::int64_t pixel, std::int64_t t) -> const double* {
                const std::int64_t column = pixel % g.w, line = pixel / g.w % g.h, n = pixel / (g.w * g.h);
                const std::int64_t h = line + g.pad_h - t / g.kw, v = column + g.pad_w - t % g.kw;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/convolution.h"
 #include "kernels/cpu/tile_product.h"
 #include "kernels/cpu/winograd.h"
@@ -89,8 +90,9 @@ void transform_inputs(const Problem& p, const float* in, const float* zeros, std
   }
 }
 
-void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitch, std::int64_t first_tile,
-                       std::int64_t count, std::int64_t panel, const float* bias, float* out) {
+template <Activation act, bool has_residual>
+void transform_outputs_as(const Problem& p, const float* m, std::int64_t slice_pitch, std::int64_t first_tile,
+                          std::int64_t count, std::int64_t panel, const Epilogue<float>& epilogue, float* out) {
   const int halves = p.o - panel * kPanel > kLanes ? 2 : 1;
   for (std::int64_t t = 0; t < count; ++t) {
     const std::int64_t tile = first_tile + t, column = tile % p.tiles_w(), row = tile / p.tiles_w() % p.tiles_h();
@@ -100,7 +102,7 @@ void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitc
     for (int h = 0; h < halves; ++h) {
       const float* const from = m + t * kPanel + h * kLanes;
       const std::int64_t channel = panel * kPanel + h * kLanes;
-      float* const to = out + ((n * p.oh + row * kTile) * p.ow + column * kTile) * p.o + channel;
+      const std::int64_t corner = ((n * p.oh + row * kTile) * p.ow + column * kTile) * p.o + channel;
       F32 half[kTile][kInput];
 #pragma GCC unroll 6
       for (int j = 0; j < kInput; ++j) {
@@ -111,19 +113,37 @@ void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitc
 #pragma GCC unroll 6
         for (int i = 0; i < kTile; ++i) half[i][j] = column_out[i];
       }
-      const F32 offset = bias != nullptr ? simd::load(bias + channel) : F32{};
+      const F32 offset = epilogue.bias != nullptr ? simd::load(epilogue.bias + channel) : F32{};
+      const auto finish = [&](std::int64_t i, std::int64_t j, F32 sum) {
+        const std::int64_t at = corner + (i * p.ow + j) * p.o;
+        F32 value = sum + offset;
+        if constexpr (has_residual) value += simd::load(epilogue.residual + at);
+        simd::store(out + at, cpu::activate<act>(value));
+      };
       for (int i = 0; i < height; ++i) {
         F32 row_out[kTile];
         output_transform(half[i], row_out);
         if (width == kTile) {
 #pragma GCC unroll 4
-          for (int j = 0; j < kTile; ++j) simd::store(to + (i * p.ow + j) * p.o, row_out[j] + offset);
+          for (int j = 0; j < kTile; ++j) finish(i, j, row_out[j]);
         } else {
-          for (int j = 0; j < width; ++j) simd::store(to + (i * p.ow + j) * p.o, row_out[j] + offset);
+          for (int j = 0; j < width; ++j) finish(i, j, row_out[j]);
         }
       }
     }
   }
+}
+
+void transform_outputs(const Problem& p, const float* m, std::int64_t slice_pitch, std::int64_t first_tile,
+                       std::int64_t count, std::int64_t panel, const Epilogue<float>& epilogue, float* out) {
+  cpu::dispatch_activation(epilogue.act, [&](auto kind) {
+    constexpr Activation act = decltype(kind)::value;
+    if (epilogue.residual != nullptr) {
+      transform_outputs_as<act, true>(p, m, slice_pitch, first_tile, count, panel, epilogue, out);
+    } else {
+      transform_outputs_as<act, false>(p, m, slice_pitch, first_tile, count, panel, epilogue, out);
+    }
+  });
 }
 
 // M = V x U for one slice and panel.
@@ -136,7 +156,7 @@ void multiply_slice(const Problem& p, std::int64_t tiles, const float* v, const 
 // Many tiles: U is made first, then each thread takes blocks of tiles. V and M of a block stay in the second-level
 // cache for up to 128 channels.
 template <typename Weights>
-void convolve_by_tiles(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+void convolve_by_tiles(const Problem& p, const float* in, const Epilogue<float>& epilogue, float* out, MemoryPool& pool,
                        const Weights& weights) {
   const std::int64_t block = (p.c <= 128 ? 2 : 8) * kTileRows, threads = omp_get_max_threads();
   const std::int64_t u_panel = kSlices * p.u_slice(), u_size = p.panels() * u_panel;
@@ -165,7 +185,7 @@ void convolve_by_tiles(const Problem& p, const float* in, const float* bias, flo
         for (std::int64_t slice = 0; slice < kSlices; ++slice) {
           multiply_slice(p, count, v + slice * v_slice, u + panel * u_panel + slice * p.u_slice(), m + slice * m_slice);
         }
-        transform_outputs(p, m, m_slice, first, count, panel, bias, out);
+        transform_outputs(p, m, m_slice, first, count, panel, epilogue, out);
       }
     }
   }
@@ -174,8 +194,8 @@ void convolve_by_tiles(const Problem& p, const float* in, const float* bias, flo
 // Few tiles and many channels, where U (38 MB for 512 channels) would go through main memory and cost more than the
 // products: all threads make V of the whole batch, then each takes panels, making a panel's U just before its use.
 template <typename Weights>
-void convolve_by_panels(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
-                        const Weights& weights) {
+void convolve_by_panels(const Problem& p, const float* in, const Epilogue<float>& epilogue, float* out,
+                        MemoryPool& pool, const Weights& weights) {
   const std::int64_t tiles = p.tiles(), threads = omp_get_max_threads();
   const std::int64_t v_slice = (tiles + kTileRows) * p.c + kPad, m_slice = (tiles + kTileRows) * kPanel + kPad;
   const std::int64_t v_size = kSlices * v_slice, thread_size = kSlices * (p.u_slice() + m_slice);
@@ -196,27 +216,27 @@ void convolve_by_panels(const Problem& p, const float* in, const float* bias, fl
       for (std::int64_t slice = 0; slice < kSlices; ++slice) {
         multiply_slice(p, tiles, v + slice * v_slice, u + slice * p.u_slice(), m + slice * m_slice);
       }
-      transform_outputs(p, m, m_slice, 0, tiles, panel, bias, out);
+      transform_outputs(p, m, m_slice, 0, tiles, panel, epilogue, out);
     }
   }
 }
 
 template <typename Weights>
-void convolve(const Problem& p, const float* in, const float* bias, float* out, MemoryPool& pool,
+void convolve(const Problem& p, const float* in, const Epilogue<float>& epilogue, float* out, MemoryPool& pool,
               const Weights& weights) {
   if (p.tiles() <= 128 && p.c * p.o >= 256 * 256) {
-    convolve_by_panels(p, in, bias, out, pool, weights);
+    convolve_by_panels(p, in, epilogue, out, pool, weights);
   } else {
-    convolve_by_tiles(p, in, bias, out, pool, weights);
+    convolve_by_tiles(p, in, epilogue, out, pool, weights);
   }
 }
 
 }  // namespace
 
-void winograd_forward(const ConvGeometry& g, const float* x, const float* w, const float* bias, float* y,
+void winograd_forward(const ConvGeometry& g, const float* x, const float* w, const Epilogue<float>& epilogue, float* y,
                       MemoryPool& pool) {
   const Problem p{g.n, g.h, g.w, g.c, g.oh, g.ow, g.o, g.pad_h, g.pad_w};
-  convolve(p, x, bias, y, pool, [&](std::int64_t in, std::int64_t out, float(*taps)[kLanes][kLanes]) {
+  convolve(p, x, epilogue, y, pool, [&](std::int64_t in, std::int64_t out, float(*taps)[kLanes][kLanes]) {
     for (int o = 0; o < kLanes; ++o) {
       for (int t = 0; t < 9; ++t) {
         const float* const from = w + ((out + o) * 9 + t) * g.c + in;
@@ -228,7 +248,7 @@ void winograd_forward(const ConvGeometry& g, const float* x, const float* w, con
 
 void winograd_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool) {
   const Problem p{g.n, g.oh, g.ow, g.o, g.h, g.w, g.c, 2 - g.pad_h, 2 - g.pad_w};
-  convolve(p, dy, nullptr, dx, pool, [&](std::int64_t in, std::int64_t out, float(*taps)[kLanes][kLanes]) {
+  convolve(p, dy, {}, dx, pool, [&](std::int64_t in, std::int64_t out, float(*taps)[kLanes][kLanes]) {
     for (int o = 0; o < kLanes; ++o) {
       for (int t = 0; t < 9; ++t) {
         simd::store(taps[8 - t][o], simd::load(w + ((in + o) * 9 + t) * g.c + out));

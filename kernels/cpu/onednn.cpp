@@ -28,17 +28,39 @@ dnnl::primitive_attr attributes() {
   return attr;
 }
 
+void append_eltwise(dnnl::post_ops& ops, dnnl::algorithm algorithm, float alpha, float beta) {
+#if DNNL_VERSION_MAJOR >= 3
+  ops.append_eltwise(algorithm, alpha, beta);
+#else
+  ops.append_eltwise(1.0f, algorithm, alpha, beta);
+#endif
+}
+
+dnnl::primitive_attr forward_attributes(Activation act) {
+  dnnl::primitive_attr attr = attributes();
+  dnnl::post_ops ops;
+  if (act == Activation::relu) append_eltwise(ops, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+  if (act == Activation::relu6) append_eltwise(ops, dnnl::algorithm::eltwise_clip, 0.0f, 6.0f);
+  attr.set_post_ops(ops);
+  return attr;
+}
+
 }  // namespace
 
 #if DNNL_VERSION_MAJOR >= 3
 
 dnnl::convolution_forward::primitive_desc forward_desc(const ConvolutionArgs& a) {
-  return {engine(),      dnnl::prop_kind::forward_training,
-          a.algorithm,   a.source,
-          a.weights,     a.bias,
-          a.destination, a.strides,
-          a.padding,     a.padding_after,
-          attributes()};
+  return {engine(),
+          dnnl::prop_kind::forward_training,
+          a.algorithm,
+          a.source,
+          a.weights,
+          a.bias,
+          a.destination,
+          a.strides,
+          a.padding,
+          a.padding_after,
+          forward_attributes(a.act)};
 }
 
 dnnl::convolution_backward_data::primitive_desc backward_data_desc(
@@ -58,7 +80,7 @@ dnnl::convolution_backward_weights::primitive_desc backward_weights_desc(
 dnnl::convolution_forward::primitive_desc forward_desc(const ConvolutionArgs& a) {
   const dnnl::convolution_forward::desc desc(dnnl::prop_kind::forward_training, a.algorithm, a.source, a.weights,
                                              a.bias, a.destination, a.strides, a.padding, a.padding_after);
-  return {desc, attributes(), engine()};
+  return {desc, forward_attributes(a.act), engine()};
 }
 
 dnnl::convolution_backward_data::primitive_desc backward_data_desc(

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/error.h"
+#include "kernels/kernels.h"
 
 namespace retort::kernels::onednn {
 
@@ -20,8 +21,9 @@ struct ConvolutionArgs {
   dnnl::memory::desc bias;  // the zero descriptor: no bias
   dnnl::memory::desc destination;
   dnnl::memory::dims strides;
-  dnnl::memory::dims padding;        // before, per axis
-  dnnl::memory::dims padding_after;  // behind, per axis
+  dnnl::memory::dims padding;                               // before, per axis
+  dnnl::memory::dims padding_after;                         // behind, per axis
+  kernels::Activation act = kernels::Activation::identity;  // of the forward pass
 };
 
 // All with a scratchpad that the caller provides. `forward` is the hint that oneDNN asks for.

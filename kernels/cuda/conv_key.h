@@ -19,6 +19,8 @@ struct ConvKey {
   DType dtype = DType::f32;
   Math math = Math::standard;
   bool bias = false;
+  bool residual = false;
+  Activation act = Activation::identity;
   std::int64_t alignment = 16;      // bytes, of every pointer
   std::array<std::int64_t, 4> x{};  // N, H, W, C
   std::array<std::int64_t, 4> w{};  // O, KH, KW, C / groups
@@ -28,7 +30,9 @@ struct ConvKey {
   std::int64_t groups = 1;
 
   bool operator==(const ConvKey&) const = default;
-  // "forward bf16 tf32 bias a16 x128,32,32,64 w64,3,3,64 y128,32,32,64 s1,1 p1,1 g1": says all, one word a field.
+  bool has_epilogue() const { return bias || residual || act != Activation::identity; }
+  // "forward bf16 tf32 bias a16 x128,32,32,64 w64,3,3,64 y128,32,32,64 s1,1 p1,1 g1": says all, one word a field;
+  // "bias+residual+relu" where these follow, "plain" where nothing does.
   std::string to_string() const;
 };
 
@@ -38,7 +42,7 @@ struct ConvKeyHash {
 
 // Shapes of x, w and y as the interface has them (kernels.h), whichever of them is the output.
 ConvKey make_conv_key(ConvDirection direction, DType dtype, const Shape& x, const Shape& w, const Shape& y,
-                      const ConvParams& params, bool bias, std::int64_t alignment);
+                      const ConvParams& params, const ConvEpilogue& epilogue, std::int64_t alignment);
 
 // The largest power of two up to 16 that divides all the addresses.
 std::int64_t common_alignment(std::initializer_list<const void*> pointers);
@@ -77,13 +81,25 @@ inline const char* name_of(Math math) {
   return "?";
 }
 
+inline std::string epilogue_name(const ConvKey& key) {
+  std::string name;
+  const auto append = [&name](bool present, const char* part) {
+    if (present) name += (name.empty() ? "" : "+") + std::string(part);
+  };
+  append(key.bias, "bias");
+  append(key.residual, "residual");
+  append(key.act == Activation::relu, "relu");
+  append(key.act == Activation::relu6, "relu6");
+  return name.empty() ? "plain" : name;
+}
+
 inline std::array<std::int64_t, 4> extents_of(const Shape& shape) {
   return {shape[0], shape[1], shape[2], shape[3]};
 }
 
 inline std::string ConvKey::to_string() const {
   return fmt::format("{} {} {} {} a{} x{} w{} y{} s{} p{} g{}", name_of(direction), retort::name_of(dtype),
-                     name_of(math), bias ? "bias" : "plain", alignment, fmt::join(x, ","), fmt::join(w, ","),
+                     name_of(math), epilogue_name(*this), alignment, fmt::join(x, ","), fmt::join(w, ","),
                      fmt::join(y, ","), fmt::join(stride, ","), fmt::join(padding, ","), groups);
 }
 
@@ -96,7 +112,7 @@ inline std::size_t ConvKeyHash::operator()(const ConvKey& key) const {
   mix(static_cast<std::int64_t>(key.direction));
   mix(static_cast<std::int64_t>(key.dtype));
   mix(static_cast<std::int64_t>(key.math));
-  mix(key.bias ? 1 : 0);
+  mix((key.bias ? 1 : 0) + (key.residual ? 2 : 0) + 4 * static_cast<std::int64_t>(key.act));
   mix(key.alignment);
   for (const auto value : key.x) mix(value);
   for (const auto value : key.w) mix(value);
@@ -108,12 +124,14 @@ inline std::size_t ConvKeyHash::operator()(const ConvKey& key) const {
 }
 
 inline ConvKey make_conv_key(ConvDirection direction, DType dtype, const Shape& x, const Shape& w, const Shape& y,
-                             const ConvParams& params, bool bias, std::int64_t alignment) {
+                             const ConvParams& params, const ConvEpilogue& epilogue, std::int64_t alignment) {
   ConvKey key;
   key.direction = direction;
   key.dtype = dtype;
   key.math = params.math;
-  key.bias = bias;
+  key.bias = static_cast<bool>(epilogue.bias);
+  key.residual = static_cast<bool>(epilogue.residual);
+  key.act = epilogue.act;
   key.alignment = alignment;
   key.x = extents_of(x);
   key.w = extents_of(w);

@@ -58,16 +58,17 @@ cudnnHandle_t Convolutions::handle_for(cudaStream_t stream) {
   return handle.get();
 }
 
-void Convolutions::forward(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream) {
+void Convolutions::forward(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
+                           Stream stream) {
   if (y.numel() == 0) return;
-  run({make_conv_key(ConvDirection::forward, x.dtype, x.shape, w.shape, y.shape, params, static_cast<bool>(bias),
-                     common_alignment({x.data, w.data, y.data, bias.data})),
-       params, writable(x), writable(w), y, bias, stream});
+  run({make_conv_key(ConvDirection::forward, x.dtype, x.shape, w.shape, y.shape, params, epilogue,
+                     common_alignment({x.data, w.data, y.data, epilogue.bias.data, epilogue.residual.data})),
+       params, writable(x), writable(w), y, epilogue, stream});
 }
 
 void Convolutions::backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) {
   if (dx.numel() == 0) return;
-  run({make_conv_key(ConvDirection::backward_data, dy.dtype, dx.shape, w.shape, dy.shape, params, false,
+  run({make_conv_key(ConvDirection::backward_data, dy.dtype, dx.shape, w.shape, dy.shape, params, {},
                      common_alignment({dx.data, w.data, dy.data})),
        params,
        dx,
@@ -83,7 +84,7 @@ void Convolutions::backward_weights(ConstView x, ConstView dy, const ConvParams&
     RETORT_CALL(cudaMemsetAsync(dw.data, 0, dw.bytes(), native(stream)));
     return;
   }
-  run({make_conv_key(ConvDirection::backward_weights, x.dtype, x.shape, dw.shape, dy.shape, params, false,
+  run({make_conv_key(ConvDirection::backward_weights, x.dtype, x.shape, dw.shape, dy.shape, params, {},
                      common_alignment({x.data, dw.data, dy.data})),
        params,
        writable(x),
@@ -120,7 +121,7 @@ void Convolutions::run(const Call& call) {
   if (choice.plan) return;
   switch (call.key.direction) {
     case ConvDirection::forward:
-      direct_conv2d(call.x, call.w, call.bias, call.params, call.y, call.stream);
+      direct_conv2d(call.x, call.w, call.epilogue, call.params, call.y, call.stream);
       break;
     case ConvDirection::backward_data:
       direct_conv2d_backward_data(call.y, call.w, call.params, call.x, call.stream);
@@ -140,17 +141,19 @@ void Convolutions::Choice::drop_the_others() {
 
 cudnnStatus_t Convolutions::execute(const Choice& choice, const Call& call, cudnnHandle_t handle) {
   const ScratchMemory workspace(memory_, choice.plan->workspace_bytes(), native(call.stream));
-  const bool round_bias = choice.fused_bias && call.y.dtype == DType::bf16;
-  const ScratchMemory rounded(memory_, round_bias ? call.bias.shape.numel() * sizeof(bf16) : 0, native(call.stream));
-  void* bias = choice.fused_bias ? const_cast<void*>(call.bias.data) : nullptr;
+  const ConvEpilogue& e = call.epilogue;
+  const bool round_bias = choice.fused && e.bias && call.y.dtype == DType::bf16;
+  const ScratchMemory rounded(memory_, round_bias ? e.bias.numel() * sizeof(bf16) : 0, native(call.stream));
+  void* bias = choice.fused ? writable(e.bias).data : nullptr;
+  void* residual = choice.fused ? writable(e.residual).data : nullptr;
   if (round_bias) {
     bias = rounded.data();
-    kernels_.convert(call.bias, {bias, DType::bf16, call.bias.shape}, call.stream);
+    kernels_.convert(e.bias, {bias, DType::bf16, e.bias.shape}, call.stream);
   }
   const RelaxedCapture relaxed;  // the first run of an engine may load its kernels
   const cudnnStatus_t status =
-      choice.plan->execute(handle, call.x.data, call.w.data, call.y.data, bias, workspace.data());
-  if (status == CUDNN_STATUS_SUCCESS && call.bias && !choice.fused_bias) add_bias(call.bias, call.y, call.stream);
+      choice.plan->execute(handle, call.x.data, call.w.data, call.y.data, bias, residual, workspace.data());
+  if (status == CUDNN_STATUS_SUCCESS && !choice.fused && !e.empty()) bias_residual_activation(e, call.y, call.stream);
   return status;
 }
 
@@ -174,13 +177,15 @@ Convolutions::Choice Convolutions::choose(const Call& call, cudnnHandle_t handle
 }
 
 void Convolutions::collect_candidates(Choice& choice, const ConvKey& key, cudnnHandle_t handle) {
-  for (const bool fused_bias : {true, false}) {
-    if (fused_bias && !key.bias) continue;
-    if (fused_bias && key.dtype == DType::bf16 && key.math == Math::strict) continue;  // would round the bias
+  const bool rounds_bias = key.bias && key.dtype == DType::bf16 && key.math == Math::strict;
+  // cuDNN 9.19 fuses ReLU6 in one engine of last resort: a fast convolution and a kernel of ours must be better.
+  const bool worth_fusing = key.has_epilogue() && key.act != Activation::relu6;
+  for (const bool fused : {true, false}) {
+    if (fused && (!worth_fusing || rounds_bias)) continue;
     try {
-      const ConvGraph& graph = choice.graphs.emplace_back(handle, key, fused_bias);
+      const ConvGraph& graph = choice.graphs.emplace_back(handle, key, fused);
       for (EngineConfig& engine : propose_engines(graph)) {
-        if (is_allowed(engine, key)) choice.candidates.push_back({std::move(engine), fused_bias});
+        if (is_allowed(engine, key)) choice.candidates.push_back({std::move(engine), fused});
       }
     } catch (const Error& error) {  // cuDNN does not know this graph: the next one, or the direct kernels
       if (log_) fmt::print(stderr, "cudnn: {}: {}\n", key.to_string(), error.what());
@@ -200,7 +205,7 @@ bool Convolutions::take_next(Choice& choice) {
       continue;
     }
     if (choice.plan->workspace_bytes() <= kWorkspaceLimit) {
-      choice.fused_bias = candidate.fused_bias;
+      choice.fused = candidate.fused;
       choice.tag = candidate.tag();
       return true;
     }

@@ -26,7 +26,7 @@ class Convolutions {
   // `kernels` converts; `context` is the device and the versions that a remembered choice holds for.
   Convolutions(Backend& kernels, DeviceMemory& memory, const std::string& context);
 
-  void forward(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream);
+  void forward(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y, Stream stream);
   void backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream);
   void backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream);
 
@@ -43,13 +43,13 @@ class Convolutions {
     ConvKey key;
     ConvParams params;
     View x, w, y;
-    ConstView bias;
+    ConvEpilogue epilogue;
     Stream stream;
   };
   struct Candidate {
     EngineConfig engine;
-    bool fused_bias;
-    std::string tag() const { return (fused_bias ? "fused " : "") + engine.tag; }
+    bool fused;  // with all that follows the convolution; else a kernel of ours does that
+    std::string tag() const { return (fused ? "fused " : "") + engine.tag; }
   };
   // What was chosen for a key. The candidates after the current one wait until it has run.
   struct Choice {
@@ -57,7 +57,7 @@ class Convolutions {
     std::vector<Candidate> candidates;
     std::size_t next = 0;
     std::optional<Plan> plan;  // none: the direct kernels
-    bool fused_bias = false;
+    bool fused = false;
     std::string tag = "direct";
     bool proven = false;
 

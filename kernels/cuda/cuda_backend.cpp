@@ -170,9 +170,10 @@ void CudaBackend::matmul(ConstView a, bool transpose_a, ConstView b, bool transp
   use_device();
   products_->run(a, transpose_a, b, transpose_b, bias, math, y, stream);
 }
-void CudaBackend::conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream) {
+void CudaBackend::conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
+                         Stream stream) {
   use_device();
-  convolutions_->forward(x, w, bias, params, y, stream);
+  convolutions_->forward(x, w, epilogue, params, y, stream);
 }
 void CudaBackend::conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) {
   use_device();

@@ -46,7 +46,8 @@ class CudaBackend final : public CudaKernels {
 
   void matmul(ConstView a, bool transpose_a, ConstView b, bool transpose_b, ConstView bias, Math math, View y,
               Stream stream) override;
-  void conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream) override;
+  void conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
+              Stream stream) override;
   void conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) override;
   void conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) override;
 

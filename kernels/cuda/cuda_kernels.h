@@ -76,12 +76,46 @@ class CudaKernels : public Backend {
                               double smoothing, View dlogits, Stream stream) override;
   void accumulate_metrics(ConstView logits, ConstView labels, View metrics, Stream stream) override;
 
+  // logit_losses
+  void soft_target_loss(ConstView student, ConstView teacher, double temperature, bool subtract_entropy, View loss,
+                        View gradient, Stream stream) override;
+  void decoupled_loss(ConstView student, ConstView teacher, ConstView labels, double alpha, double beta,
+                      double temperature, View loss, View gradient, Stream stream) override;
+  void mean_softmax_logits(ConstView x, double temperature, View y, Stream stream) override;
+  void accumulate_agreement(ConstView a, ConstView b, View sums, Stream stream) override;
+
+  // correlation
+  void standardize_rows(ConstView x, double epsilon, View y, View deviation, Stream stream) override;
+  void standardize_rows_backward(ConstView y, ConstView deviation, ConstView dy, double epsilon, View dx,
+                                 Stream stream) override;
+  void pearson_loss(ConstView x, ConstView y, bool by_columns, double epsilon, View loss, View gradient,
+                    Stream stream) override;
+
   // optimizer
   void optimizer_step(const OptimizerArgs& args, Stream stream) override;
 
   // augment
   void augment(const AugmentParams& params, ConstView images, ConstView indices, ConstView epoch, View out,
                Stream stream) override;
+
+  // feature_losses
+  void pointwise_loss(PointwiseLoss kind, double beta, ConstView x, ConstView target, View loss, View gradient,
+                      Stream stream) override;
+  void channel_energy(ConstView x, double p, View y, Stream stream) override;
+  void channel_energy_backward(ConstView x, double p, ConstView dy, View dx, Stream stream) override;
+  void transpose_inner(ConstView x, View y, Stream stream) override;
+  void neuron_selectivity(ConstView s, ConstView t, View loss, View gradient, Stream stream) override;
+  void variational_information(ConstView mean, ConstView target, ConstView raw, double epsilon, View loss, View dmean,
+                               View draw, Stream stream) override;
+
+  // relation_losses
+  void pairwise_squared_distances(ConstView x, View y, Stream stream) override;
+  void pairwise_squared_distances_backward(ConstView x, ConstView dy, View dx, Stream stream) override;
+  void distance_loss(ConstView s, ConstView t, const DistanceLossParams& params, View loss, View gradient,
+                     Stream stream) override;
+  void angle_loss(ConstView s, ConstView t, double epsilon, View loss, View gradient, Stream stream) override;
+  void probability_transfer(ConstView s, ConstView t, double epsilon, View loss, View gradient, Stream stream) override;
+  void correlation_congruence(ConstView a, ConstView b, View loss, View gradient, Stream stream) override;
 };
 
 }  // namespace RETORT_DEVICE_NAMESPACE

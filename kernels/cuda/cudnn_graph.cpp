@@ -26,14 +26,14 @@ cudnnDataType_t compute_type(DType dtype) {
   return dtype == DType::f64 ? CUDNN_DATA_DOUBLE : CUDNN_DATA_FLOAT;
 }
 
-Descriptor tensor(ConvTensor id, cudnnDataType_t type, const CudnnLayout& layout, std::int64_t alignment) {
+Descriptor tensor(std::int64_t id, cudnnDataType_t type, const CudnnLayout& layout, std::int64_t alignment) {
   Descriptor d(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
   d.set(CUDNN_ATTR_TENSOR_DATA_TYPE, type)
       .set(CUDNN_ATTR_TENSOR_DIMENSIONS, layout.extents)
       .set(CUDNN_ATTR_TENSOR_STRIDES, layout.strides)
-      .set(CUDNN_ATTR_TENSOR_UNIQUE_ID, static_cast<std::int64_t>(id))
+      .set(CUDNN_ATTR_TENSOR_UNIQUE_ID, id)
       .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, alignment);
-  if (id == kConvVirtual) d.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, true);
+  if (id >= kConvVirtual) d.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, true);
   return d;
 }
 
@@ -96,18 +96,27 @@ void set_scale(Descriptor& operation, cudnnBackendAttributeName_t name, DType dt
   }
 }
 
-Descriptor pointwise_add(const Descriptor& a, const Descriptor& b, const Descriptor& sum, DType dtype) {
-  const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
-  Descriptor add(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-  add.set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode)
-      .set(CUDNN_ATTR_POINTWISE_MATH_PREC, compute_type(dtype))
-      .finalize();
+Descriptor pointwise(cudnnPointwiseMode_t mode, DType dtype) {
+  Descriptor d(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+  d.set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode)
+      .set(CUDNN_ATTR_POINTWISE_MATH_PREC, compute_type(dtype));
+  return d;
+}
+
+Descriptor activation(Activation act, DType dtype) {
+  constexpr double kSix = 6.0;
+  Descriptor d = pointwise(CUDNN_POINTWISE_RELU_FWD, dtype);
+  if (act == Activation::relu6) d.set(CUDNN_ATTR_POINTWISE_RELU_UPPER_CLIP, CUDNN_TYPE_DOUBLE, 1, &kSix);
+  return d;
+}
+
+// y = f(x), or f(x, b).
+Descriptor pointwise_operation(Descriptor f, const Descriptor& x, const Descriptor* b, const Descriptor& y) {
+  f.finalize();
   Descriptor operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-  operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, add)
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a)
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b)
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, sum)
-      .finalize();
+  operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, f).set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
+  if (b != nullptr) operation.set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, *b);
+  operation.set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y).finalize();
   return operation;
 }
 
@@ -171,20 +180,51 @@ Descriptor& Descriptor::finalize() {
   return *this;
 }
 
-ConvGraph::ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fuse_bias) {
+const Descriptor& ConvGraph::keep_tensor(std::int64_t id, cudnnDataType_t type, const CudnnLayout& layout,
+                                         const ConvKey& key) {
+  Descriptor d = tensor(id, type, layout, key.alignment);
+  d.finalize();
+  return keep(std::move(d));
+}
+
+// The operations from the convolution's sum to y. In between, values stay in the compute type: rounded once, as on the
+// CPU.
+std::vector<cudnnBackendDescriptor_t> ConvGraph::add_epilogue(const ConvKey& key, const Descriptor* sum,
+                                                              const Descriptor& y) {
+  const cudnnDataType_t type = data_type(key.dtype);
+  const CudnnLayout layout = channels_last(key.y);
+  struct Step {
+    Descriptor f;
+    const Descriptor* operand;
+  };
+  std::vector<Step> steps;  // in the one order that cuDNN 9.19's engines know
+  if (key.residual) {
+    const Descriptor& residual = keep_tensor(kConvResidual, type, layout, key);
+    steps.push_back({pointwise(CUDNN_POINTWISE_ADD, key.dtype), &residual});
+  }
+  if (key.bias) {
+    const Descriptor& bias = keep_tensor(kConvBias, type, channels_last({1, 1, 1, key.y[3]}), key);
+    steps.push_back({pointwise(CUDNN_POINTWISE_ADD, key.dtype), &bias});
+  }
+  if (key.act != Activation::identity) steps.push_back({activation(key.act, key.dtype), nullptr});
+  std::vector<cudnnBackendDescriptor_t> operations;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const auto id = kConvVirtual + 1 + static_cast<std::int64_t>(i);
+    const Descriptor& result = i + 1 == steps.size() ? y : keep_tensor(id, compute_type(key.dtype), layout, key);
+    operations.push_back(keep(pointwise_operation(std::move(steps[i].f), *sum, steps[i].operand, result)).get());
+    sum = &result;
+  }
+  return operations;
+}
+
+ConvGraph::ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fused) {
   const cudnnDataType_t type = data_type(key.dtype);
   const CudnnLayout y_layout = channels_last(key.y);
-  const auto keep = [this](Descriptor d) -> const Descriptor& { return parts_.emplace_back(std::move(d)); };
-  const auto keep_tensor = [&](ConvTensor id, cudnnDataType_t t, const CudnnLayout& layout) -> const Descriptor& {
-    Descriptor d = tensor(id, t, layout, key.alignment);
-    d.finalize();
-    return keep(std::move(d));
-  };
-  const Descriptor& x = keep_tensor(kConvX, type, channels_last(key.x));
-  const Descriptor& w = keep_tensor(kConvW, type, channels_last(key.w));
-  const Descriptor& y = keep_tensor(kConvY, type, y_layout);
-  // Between convolution and bias the sum stays in the compute type: rounded once, as on the CPU.
-  const Descriptor& result = fuse_bias ? keep_tensor(kConvVirtual, compute_type(key.dtype), y_layout) : y;
+  const Descriptor& x = keep_tensor(kConvX, type, channels_last(key.x), key);
+  const Descriptor& w = keep_tensor(kConvW, type, channels_last(key.w), key);
+  const Descriptor& y = keep_tensor(kConvY, type, y_layout, key);
+  const bool split = fused && key.has_epilogue();
+  const Descriptor& result = split ? keep_tensor(kConvVirtual, compute_type(key.dtype), y_layout, key) : y;
 
   const OperationNames names = names_of(key.direction);
   Descriptor operation(names.type);
@@ -193,10 +233,8 @@ ConvGraph::ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fuse_bias) {
   set_scale(operation, names.beta, key.dtype, 0.0);
   operation.finalize();
   std::vector<cudnnBackendDescriptor_t> operations{keep(std::move(operation)).get()};
-  if (fuse_bias) {
-    const std::int64_t channels = key.y[3];
-    const Descriptor& bias = keep_tensor(kConvBias, type, channels_last({1, 1, 1, channels}));
-    operations.push_back(keep(pointwise_add(result, bias, y, key.dtype)).get());
+  if (split) {
+    for (const cudnnBackendDescriptor_t step : add_epilogue(key, &result, y)) operations.push_back(step);
   }
   graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<std::int64_t>(operations.size()),
              operations.data());
@@ -259,10 +297,17 @@ Plan::Plan(const EngineConfig& engine) {
       static_cast<std::size_t>(std::max<std::int64_t>(0, read_number(plan_, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)));
 }
 
-cudnnStatus_t Plan::execute(cudnnHandle_t handle, void* x, void* w, void* y, void* bias, void* workspace) const {
-  const std::array<std::int64_t, 4> ids{kConvX, kConvW, kConvY, kConvBias};
-  const std::array<void*, 4> pointers{x, w, y, bias};
-  const std::int64_t count = bias == nullptr ? 3 : 4;
+cudnnStatus_t Plan::execute(cudnnHandle_t handle, void* x, void* w, void* y, void* bias, void* residual,
+                            void* workspace) const {
+  std::array<std::int64_t, 5> ids{kConvX, kConvW, kConvY};
+  std::array<void*, 5> pointers{x, w, y};
+  std::size_t used = 3;
+  for (const auto& [id, pointer] : {std::pair<std::int64_t, void*>{kConvBias, bias}, {kConvResidual, residual}}) {
+    if (pointer == nullptr) continue;
+    ids[used] = id;
+    pointers[used++] = pointer;
+  }
+  const auto count = static_cast<std::int64_t>(used);
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, count, ids.data())
       .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, pointers.data())

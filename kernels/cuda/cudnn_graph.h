@@ -1,5 +1,5 @@
 // cuDNN's graph API (the backend descriptors of cudnn_graph.h), as far as convolutions need it: descriptors that free
-// themselves, one graph of a convolution with an optional bias, the engines that can run it, and plans.
+// themselves, one graph of a convolution and what follows it, the engines that can run it, and plans.
 // Attribute names and meanings: NVIDIA cuDNN documentation, "cudnn_graph Library".
 #pragma once
 
@@ -44,19 +44,30 @@ class Descriptor {
   Handle<cudnnBackendDescriptor_t, cudnnBackendDestroyDescriptor> handle_;
 };
 
-// Unique ids of the tensors in a graph.
-enum ConvTensor : std::int64_t { kConvX = 1, kConvW = 2, kConvY = 3, kConvBias = 4, kConvVirtual = 5 };
+// Unique ids of the tensors in a graph; what lies between two of its operations is numbered from kConvVirtual on.
+enum ConvTensor : std::int64_t {
+  kConvX = 1,
+  kConvW = 2,
+  kConvY = 3,
+  kConvBias = 4,
+  kConvResidual = 5,
+  kConvVirtual = 6
+};
 
-// y = conv(x, w) [+ bias], dx = ..., or dw = ..., by the key's direction. The bias is of the type of y: cuDNN 9.19 has
-// no engine that adds an f32 bias to a bf16 result.
+// y = conv(x, w), dx = ..., or dw = ..., by the key's direction; fused, y = act(conv(x, w) + bias + residual), as far
+// as the key has them. The bias is of the type of y: cuDNN 9.19 has no engine that adds an f32 bias to a bf16 result.
 class ConvGraph {
  public:
-  // fuse_bias needs key.bias. Throws Error where cuDNN cannot express the graph. `handle` says for which device; null
+  // Throws Error where cuDNN cannot express the graph. `handle` says for which device; null
   // where propose_engines is told by a description instead.
-  ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fuse_bias);
+  ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fused);
   const Descriptor& descriptor() const { return graph_; }
 
  private:
+  const Descriptor& keep(Descriptor part) { return parts_.emplace_back(std::move(part)); }
+  const Descriptor& keep_tensor(std::int64_t id, cudnnDataType_t type, const CudnnLayout& layout, const ConvKey& key);
+  std::vector<cudnnBackendDescriptor_t> add_epilogue(const ConvKey& key, const Descriptor* sum, const Descriptor& y);
+
   std::deque<Descriptor> parts_;  // tensors and operations; the graph refers to them
   Descriptor graph_{CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR};
 };
@@ -83,8 +94,9 @@ class Plan {
   explicit Plan(const EngineConfig& engine);
 
   std::size_t workspace_bytes() const { return workspace_bytes_; }
-  // Queues the plan on the stream of `handle`. bias is null unless the graph adds it.
-  cudnnStatus_t execute(cudnnHandle_t handle, void* x, void* w, void* y, void* bias, void* workspace) const;
+  // Queues the plan on the stream of `handle`. bias and residual are null unless the graph adds them.
+  cudnnStatus_t execute(cudnnHandle_t handle, void* x, void* w, void* y, void* bias, void* residual,
+                        void* workspace) const;
 
  private:
   Descriptor plan_{CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR};

@@ -32,8 +32,19 @@ Geometry geometry(const Shape& x, const Shape& w, const Shape& y, const ConvPara
           params.pad_w};
 }
 
+// ConvEpilogue with typed pointers.
 template <typename T>
-__global__ void forward_kernel(const T* x, const T* w, const Accumulation<T>* bias, T* y, Geometry g) {
+struct Epilogue {
+  const Accumulation<T>* bias;
+  const T* residual;
+  Activation act;
+
+  explicit Epilogue(const ConvEpilogue& e)
+      : bias(e.bias.as<Accumulation<T>>()), residual(e.residual.as<T>()), act(e.act) {}
+};
+
+template <typename T>
+__global__ void forward_kernel(const T* x, const T* w, Epilogue<T> epilogue, T* y, Geometry g) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (index >= g.n * g.oh * g.ow * g.o) return;
   const std::int64_t o = index % g.o;
@@ -55,8 +66,9 @@ __global__ void forward_kernel(const T* x, const T* w, const Accumulation<T>* bi
       }
     }
   }
-  if (bias != nullptr) sum += bias[o];
-  y[index] = narrow<T>(sum);
+  if (epilogue.bias != nullptr) sum += epilogue.bias[o];
+  if (epilogue.residual != nullptr) sum += static_cast<Accumulation<T>>(epilogue.residual[index]);
+  y[index] = narrow<T>(activate(sum, epilogue.act));
 }
 
 template <typename T>
@@ -107,18 +119,37 @@ __global__ void backward_weights_kernel(const T* x, const T* dy, T* dw, Geometry
   if (threadIdx.x == 0) dw[index] = narrow<T>(sum);
 }
 
+// Packs do not cross rows: `packed` needs a whole number of them in `channels`.
 template <typename T>
-__global__ void add_bias_kernel(const Accumulation<T>* bias, T* y, std::int64_t count, std::int64_t channels) {
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index < count) y[index] = narrow<T>(static_cast<Accumulation<T>>(y[index]) + bias[index % channels]);
+__global__ void __launch_bounds__(kBlockThreads)
+    epilogue_kernel(Epilogue<T> e, T* y, std::int64_t count, std::int64_t channels, bool packed) {
+  using A = Accumulation<T>;
+  constexpr int kN = kPackOf<T>;
+  const auto finish = [&e](T value, std::int64_t channel, T residual) {
+    A sum = static_cast<A>(value);
+    if (e.bias != nullptr) sum += e.bias[channel];
+    if (e.residual != nullptr) sum += static_cast<A>(residual);
+    return narrow<T>(activate(sum, e.act));
+  };
+  for_packs<kN>(
+      count, packed,
+      [&](std::int64_t i) {
+        Pack<T, kN> pack = load_pack<kN>(y + i), residual{};
+        if (e.residual != nullptr) residual = load_pack<kN>(e.residual + i);
+        const std::int64_t channel = i % channels;
+        for (int k = 0; k < kN; ++k) pack.v[k] = finish(pack.v[k], channel + k, residual.v[k]);
+        store_pack<kN>(y + i, pack);
+      },
+      [&](std::int64_t i) { y[i] = finish(y[i], i % channels, e.residual != nullptr ? e.residual[i] : T{}); });
 }
 
 }  // namespace
 
-void direct_conv2d(ConstView x, ConstView w, ConstView bias, const ConvParams& params, View y, Stream stream) {
+void direct_conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
+                   Stream stream) {
   for_floating(x.dtype, [&]<typename T>() {
     launch(forward_kernel<T>, ceil_div(y.numel(), kBlockThreads), kBlockThreads, 0, stream, x.as<T>(), w.as<T>(),
-           bias.as<Accumulation<T>>(), y.as<T>(), geometry(x.shape, w.shape, y.shape, params));
+           Epilogue<T>(epilogue), y.as<T>(), geometry(x.shape, w.shape, y.shape, params));
   });
 }
 
@@ -136,10 +167,11 @@ void direct_conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams&
   });
 }
 
-void add_bias(ConstView bias, View y, Stream stream) {
+void bias_residual_activation(const ConvEpilogue& epilogue, View y, Stream stream) {
   for_floating(y.dtype, [&]<typename T>() {
-    launch(add_bias_kernel<T>, ceil_div(y.numel(), kBlockThreads), kBlockThreads, 0, stream, bias.as<Accumulation<T>>(),
-           y.as<T>(), y.numel(), y.shape.last());
+    const bool packed = y.shape.last() % kPackOf<T> == 0 && aligned(y.as<T>(), epilogue.residual.as<T>());
+    launch(epilogue_kernel<T>, grid_for(packed ? ceil_div(y.numel(), kPackOf<T>) : y.numel()), kBlockThreads, 0, stream,
+           Epilogue<T>(epilogue), y.as<T>(), y.numel(), y.shape.last(), packed);
   });
 }
 

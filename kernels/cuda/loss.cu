@@ -33,20 +33,6 @@ __global__ void __launch_bounds__(kBlockThreads)
   log_sum_exp[row] = e.largest + log_sum;
 }
 
-// out[j] (+)= factor * sum over rows of values[row, j]; one block, a fixed order.
-template <typename A, int N, bool kAdd>
-__global__ void __launch_bounds__(kBlockThreads)
-    sum_small_kernel(const A* values, std::int64_t rows, double factor, A* out) {
-  for (int j = 0; j < N; ++j) {
-    double sum = 0;
-    for (std::int64_t row = threadIdx.x; row < rows; row += kBlockThreads) {
-      sum += static_cast<double>(values[row * N + j]);
-    }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) out[j] = static_cast<A>((kAdd ? static_cast<double>(out[j]) : 0.0) + factor * sum);
-  }
-}
-
 template <typename T>
 __global__ void __launch_bounds__(kBlockThreads)
     cross_entropy_backward_kernel(const T* logits, const std::int32_t* labels, const Accumulation<T>* log_sum_exp,
@@ -107,7 +93,7 @@ void CudaKernels::cross_entropy(ConstView logits, ConstView labels, double smoot
     const Workspace<A> row_loss(*this, rows, stream);
     launch(cross_entropy_kernel<T>, grid_for_rows(rows), kBlockThreads, 0, stream, logits.as<T>(),
            labels.as<std::int32_t>(), static_cast<A>(smoothing), row_loss.get(), log_sum_exp.as<A>(), rows, columns);
-    launch(sum_small_kernel<A, 1, false>, 1, kBlockThreads, 0, stream, row_loss.get(), rows,
+    launch(sum_small_kernel<A, A, 1, false>, 1, kBlockThreads, 0, stream, row_loss.get(), rows,
            1.0 / static_cast<double>(rows), loss.as<A>());
   });
 }
@@ -129,7 +115,7 @@ void CudaKernels::accumulate_metrics(ConstView logits, ConstView labels, View me
     const Workspace<double> values(*this, rows * kMetrics, stream);
     launch(row_metrics_kernel<T>, grid_for_rows(rows), kBlockThreads, 0, stream, logits.as<T>(),
            labels.as<std::int32_t>(), values.get(), rows, columns);
-    launch(sum_small_kernel<double, kMetrics, true>, 1, kBlockThreads, 0, stream, values.get(), rows, 1.0,
+    launch(sum_small_kernel<double, double, kMetrics, true>, 1, kBlockThreads, 0, stream, values.get(), rows, 1.0,
            metrics.as<double>());
   });
 }

@@ -118,7 +118,7 @@ void MatrixProducts::run(ConstView a, bool transpose_a, ConstView b, bool transp
   const ColumnMajorProduct product = column_major_product(a.shape, transpose_a, b.shape, transpose_b, y.shape);
   if (product.k == 0) {
     RETORT_CALL(cudaMemsetAsync(y.data, 0, y.bytes(), native(stream)));
-    if (bias) add_bias(bias, y, stream);
+    if (bias) bias_residual_activation({bias}, y, stream);
     return;
   }
   // The epilogue takes a bias of the result's type only; a bf16 product has an f32 bias.
@@ -147,7 +147,7 @@ void MatrixProducts::run(ConstView a, bool transpose_a, ConstView b, bool transp
       if (status == CUBLAS_STATUS_SUCCESS) {
         if (!known.proven) known.list.resize(1);
         known.proven = true;
-        if (bias && !fused) add_bias(bias, y, stream);
+        if (bias && !fused) bias_residual_activation({bias}, y, stream);
         return;
       }
       if (known.proven) break;

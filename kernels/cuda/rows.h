@@ -42,5 +42,23 @@ __device__ inline RowExponentials<Accumulation<T>> row_exponentials(const T* row
   return {largest, warp_sum(sum)};
 }
 
+namespace {  // a kernel of each file's own
+
+// out[j] (+)= factor * sum over rows of values[row, j]; one block, a fixed order.
+template <typename V, typename A, int N, bool kAdd>
+__global__ void __launch_bounds__(kBlockThreads)
+    sum_small_kernel(const V* values, std::int64_t rows, double factor, A* out) {
+  for (int j = 0; j < N; ++j) {
+    double sum = 0;
+    for (std::int64_t row = threadIdx.x; row < rows; row += kBlockThreads) {
+      sum += static_cast<double>(values[row * N + j]);
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[j] = static_cast<A>((kAdd ? static_cast<double>(out[j]) : 0.0) + factor * sum);
+  }
+}
+
+}  // namespace
+
 }  // namespace RETORT_DEVICE_NAMESPACE
 }  // namespace retort::kernels

@@ -255,8 +255,12 @@ TEST_F(CudaBackendTest, ConvolutionsAgreeWithTheDirectKernelsAndRepeat) {
       EXPECT_EQ(bytes(a), first) << what << ": replayed";
     };
     compare(
-        y_shape, [&](View y) { backend_->conv2d(x->view(), w->view(), bias->view(), params, y, stream); },
-        [&](View y) { direct_conv2d(x->view(), w->view(), bias->view(), params, y, stream); }, "forward");
+        y_shape, [&](View y) { backend_->conv2d(x->view(), w->view(), {bias->view()}, params, y, stream); },
+        [&](View y) { direct_conv2d(x->view(), w->view(), {bias->view()}, params, y, stream); }, "forward");
+    const ConvEpilogue epilogue{bias->view(), dy->view(), Activation::relu};
+    compare(
+        y_shape, [&](View y) { backend_->conv2d(x->view(), w->view(), epilogue, params, y, stream); },
+        [&](View y) { direct_conv2d(x->view(), w->view(), epilogue, params, y, stream); }, "forward with epilogue");
     compare(
         x_shape, [&](View dx) { backend_->conv2d_backward_data(dy->view(), w->view(), params, dx, stream); },
         [&](View dx) { direct_conv2d_backward_data(dy->view(), w->view(), params, dx, stream); }, "backward_data");

@@ -100,21 +100,26 @@ TEST_P(PlansTest, EveryConvolutionHasADeterministicPlan) {
            {ConvDirection::forward, ConvDirection::backward_data, ConvDirection::backward_weights}) {
         ConvParams params = layer.params;
         params.math = precision.math;
-        const ConvKey key = make_conv_key(direction, precision.dtype, layer.x, layer.w, layer.y, params, false, 16);
+        const ConvKey key = make_conv_key(direction, precision.dtype, layer.x, layer.w, layer.y, params, {}, 16);
         EXPECT_NE(plan(key, false), "") << layer.name << ": " << key.to_string();
       }
     }
   }
 }
 
-TEST_P(PlansTest, TheBiasIsFused) {
+TEST_P(PlansTest, WhatFollowsIsFused) {
+  const float something = 0;
+  const ConstView there{&something, DType::f32, {1}};  // only that it is there matters
   for (const Layer& layer : layers()) {
     for (const Precision precision : kPrecisions) {
-      ConvParams params = layer.params;
-      params.math = precision.math;
-      const ConvKey key =
-          make_conv_key(ConvDirection::forward, precision.dtype, layer.x, layer.w, layer.y, params, true, 16);
-      EXPECT_NE(plan(key, true), "") << layer.name << ": " << key.to_string();
+      for (const ConvEpilogue& epilogue : {ConvEpilogue{there}, ConvEpilogue{there, {}, Activation::relu},
+                                           ConvEpilogue{there, there}, ConvEpilogue{there, there, Activation::relu}}) {
+        ConvParams params = layer.params;
+        params.math = precision.math;
+        const ConvKey key =
+            make_conv_key(ConvDirection::forward, precision.dtype, layer.x, layer.w, layer.y, params, epilogue, 16);
+        EXPECT_NE(plan(key, true), "") << layer.name << ": " << key.to_string();
+      }
     }
   }
 }
@@ -123,7 +128,7 @@ TEST_P(PlansTest, TheBiasIsFused) {
 TEST_P(PlansTest, TheChoiceRepeats) {
   for (const Layer& layer : layers()) {
     const ConvKey key =
-        make_conv_key(ConvDirection::backward_weights, DType::bf16, layer.x, layer.w, layer.y, layer.params, false, 16);
+        make_conv_key(ConvDirection::backward_weights, DType::bf16, layer.x, layer.w, layer.y, layer.params, {}, 16);
     EXPECT_EQ(plan(key, false), plan(key, false)) << layer.name;
   }
 }

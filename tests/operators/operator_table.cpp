@@ -1,7 +1,7 @@
 #include "tests/operators/operator_table.h"
 
 #include "engine/ops.h"
-#include "tests/support/reference_conv.h"
+#include "tests/operators/distillation_cases.h"
 
 namespace retort::testing {
 namespace {
@@ -33,6 +33,11 @@ void add_elementwise(std::vector<OperatorCase>& rows) {
                   .inputs = {normal({4, 33})},
                   .apply = [](const Tensors& in) { return scale(in[0], -2.5); },
                   .expected = [](const Arrays& in) { return reference::scale(in[0], -2.5); }});
+  rows.push_back({.name = "scale_by",
+                  .inputs = {normal({4, 33}), parameter(1)},
+                  .apply = [](const Tensors& in) { return scale_by(in[0], in[1]); },
+                  .expected = [](const Arrays& in) { return reference::scale(in[0], in[1].values[0]); },
+                  .constant_inputs = {1}});
   rows.push_back({.name = "cast_and_back",
                   .inputs = {normal({4, 33})},
                   .apply = [](const Tensors& in) { return cast(cast(in[0], DType::f64), in[0].dtype()); },
@@ -111,7 +116,7 @@ void add_reductions_and_shape(std::vector<OperatorCase>& rows) {
                       }});
 }
 
-// --- products and convolutions
+// --- products
 
 Array product(const Array& a, bool ta, const Array& b, bool tb, const Array* bias) {
   const std::int64_t m = a.shape[ta ? 1 : 0], k = a.shape[ta ? 0 : 1], n = b.shape[tb ? 0 : 1];
@@ -145,54 +150,7 @@ void add_products(std::vector<OperatorCase>& rows) {
                   .expected = [](const Arrays& in) { return product(in[0], false, in[1], true, nullptr); }});
 }
 
-void add_convolution(std::vector<OperatorCase>& rows, const std::string& name, const reference::Conv& s, bool bias,
-                     Math math = Math::strict, double f32_tolerance = 2e-6) {
-  ConvParams params;
-  params.stride_h = params.stride_w = static_cast<int>(s.stride);
-  params.pad_h = params.pad_w = static_cast<int>(s.pad);
-  params.groups = static_cast<int>(s.groups);
-  params.math = math;
-  std::vector<Input> inputs{normal({s.n, s.h, s.w, s.c}), normal({s.o, s.kh, s.kw, s.c / s.groups}, 0.3)};
-  if (bias) inputs.push_back(parameter(s.o));
-  rows.push_back(
-      {.name = name,
-       .inputs = inputs,
-       .apply = [params, bias](const Tensors& in) { return conv2d(in[0], in[1], bias ? in[2] : Tensor(), params); },
-       .expected =
-           [s, bias](const Arrays& in) {
-             return Array(
-                 {s.n, s.oh(), s.ow(), s.o},
-                 reference::conv_forward(s, in[0].values, in[1].values, bias ? in[2].values : std::vector<double>()));
-           },
-       .f32_tolerance = f32_tolerance,
-       .f32_gradient_tolerance = std::max(1e-5, f32_tolerance),
-       .gradient = {.max_elements = 48}});
-}
-
-void add_convolutions(std::vector<OperatorCase>& rows) {
-  add_convolution(rows, "conv2d_3x3", {.n = 2, .h = 6, .w = 5, .c = 3, .o = 4, .kh = 3, .kw = 3, .pad = 1}, false);
-  add_convolution(rows, "conv2d_3x3_bias", {.n = 1, .h = 5, .w = 5, .c = 2, .o = 5, .kh = 3, .kw = 3, .pad = 1}, true);
-  add_convolution(rows, "conv2d_3x3_stride2",
-                  {.n = 2, .h = 7, .w = 6, .c = 4, .o = 3, .kh = 3, .kw = 3, .stride = 2, .pad = 1}, false);
-  add_convolution(rows, "conv2d_1x1_stride2", {.n = 2, .h = 4, .w = 4, .c = 8, .o = 6, .kh = 1, .kw = 1, .stride = 2},
-                  false);
-  add_convolution(rows, "conv2d_7x7_stride2",
-                  {.n = 1, .h = 13, .w = 11, .c = 3, .o = 2, .kh = 7, .kw = 7, .stride = 2, .pad = 3}, false);
-  add_convolution(rows, "conv2d_no_padding", {.n = 2, .h = 5, .w = 5, .c = 3, .o = 3, .kh = 3, .kw = 3}, true);
-  add_convolution(rows, "conv2d_groups",
-                  {.n = 2, .h = 5, .w = 4, .c = 6, .o = 4, .kh = 3, .kw = 3, .pad = 1, .groups = 2}, true);
-  add_convolution(rows, "conv2d_depthwise",
-                  {.n = 2, .h = 5, .w = 5, .c = 7, .o = 7, .kh = 3, .kw = 3, .pad = 1, .groups = 7}, false);
-  // Wide enough for the fast algorithms, whose rounding error is larger than that of the direct ones.
-  add_convolution(rows, "conv2d_standard_math", {.n = 2, .h = 9, .w = 8, .c = 64, .o = 64, .kh = 3, .kw = 3, .pad = 1},
-                  false, Math::standard, 2e-5);
-}
-
 // --- batch normalisation
-
-const char* suffix(Activation act) {
-  return act == Activation::relu ? "_relu" : act == Activation::relu6 ? "_relu6" : "";
-}
 
 BatchNormStatistics statistics(std::int64_t channels, const Tensor& x) {
   const DType type = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
@@ -332,6 +290,9 @@ const std::vector<OperatorCase>& operator_cases() {
     add_batch_norm(all, {129, 64}, Activation::relu, false);
     add_pooling(all);
     add_row_operators(all);
+    add_logit_losses(all);
+    add_feature_losses(all);
+    add_relation_losses(all);
     return all;
   }();
   return rows;

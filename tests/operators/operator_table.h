@@ -56,8 +56,19 @@ struct OperatorCase {
   GradientCheckOptions gradient = {};
   // Inputs that take part but get no gradient (running statistics, sample numbers).
   std::vector<std::size_t> constant_inputs = {};
+  // Without one, asking for a gradient must be an error.
+  bool has_backward = true;
 };
 
+inline const char* suffix(kernels::Activation act) {
+  return act == kernels::Activation::relu ? "_relu" : act == kernels::Activation::relu6 ? "_relu6" : "";
+}
+
+void add_convolutions(std::vector<OperatorCase>& rows);  // convolution_cases.cpp
+
 const std::vector<OperatorCase>& operator_cases();
+
+// Families with files of their own append their rows.
+void add_logit_losses(std::vector<OperatorCase>& rows);  // logit_loss_cases.cpp
 
 }  // namespace retort::testing

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "kernels/cuda/direct_convolution.h"
 #include "kernels/error.h"
 #include "tests/simt/heap.h"
 
@@ -80,8 +81,11 @@ void SimtBackend::matmul(ConstView a, bool transpose_a, ConstView b, bool transp
   library().matmul(a, transpose_a, b, transpose_b, bias, math, y, {});
   heap().verify("matmul");
 }
-void SimtBackend::conv2d(ConstView x, ConstView w, ConstView bias, const kernels::ConvParams& params, View y, Stream) {
-  library().conv2d(x, w, bias, params, y, {});
+// The convolution by the library, what follows it by our own kernel: as where cuDNN has no engine that does both.
+void SimtBackend::conv2d(ConstView x, ConstView w, const kernels::ConvEpilogue& epilogue,
+                         const kernels::ConvParams& params, View y, Stream stream) {
+  library().conv2d(x, w, {}, params, y, {});
+  if (!epilogue.empty()) kernels::bias_residual_activation(epilogue, y, stream);
   heap().verify("conv2d");
 }
 void SimtBackend::conv2d_backward_data(ConstView dy, ConstView w, const kernels::ConvParams& params, View dx, Stream) {

@@ -27,8 +27,8 @@ class SimtBackend final : public kernels::CudaKernels {
 
   void matmul(ConstView a, bool transpose_a, ConstView b, bool transpose_b, ConstView bias, kernels::Math math, View y,
               kernels::Stream stream) override;
-  void conv2d(ConstView x, ConstView w, ConstView bias, const kernels::ConvParams& params, View y,
-              kernels::Stream stream) override;
+  void conv2d(ConstView x, ConstView w, const kernels::ConvEpilogue& epilogue, const kernels::ConvParams& params,
+              View y, kernels::Stream stream) override;
   void conv2d_backward_data(ConstView dy, ConstView w, const kernels::ConvParams& params, View dx,
                             kernels::Stream stream) override;
   void conv2d_backward_weights(ConstView x, ConstView dy, const kernels::ConvParams& params, View dw,

@@ -100,7 +100,7 @@ TEST_P(DirectConvolution, Forward) {
     const Array plain(y_shape(), dtype()), biased(y_shape(), dtype());
     kernels::direct_conv2d(device_x.view(), device_w.view(), {}, params(), plain.view(), {});
     expect_equal(plain, reference::conv_forward(conv(), x, w, {}));
-    kernels::direct_conv2d(device_x.view(), device_w.view(), device_bias.view(), params(), biased.view(), {});
+    kernels::direct_conv2d(device_x.view(), device_w.view(), {device_bias.view()}, params(), biased.view(), {});
     expect_equal(biased, reference::conv_forward(conv(), x, w, bias));
   });
 }
@@ -125,19 +125,37 @@ TEST_P(DirectConvolution, BackwardWeights) {
   });
 }
 
-TEST_P(DirectConvolution, AddBias) {
-  const Values y = eighths(conv().y_size(), 1), bias = eighths(conv().o, 2);
-  Values expected = y;
-  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % bias.size()];
+TEST_P(DirectConvolution, BiasResidualActivation) {
+  const std::int64_t count = conv().y_size();
+  Values y = eighths(count, 1);
+  const Values bias = eighths(conv().o, 2), residual = eighths(count, 3);
+  for (double& value : y) value *= 8;  // beyond ReLU6's upper end
+  const Array device_bias({conv().o}, wide(), bias), device_residual(y_shape(), dtype(), residual);
   in_all_orders([&] {
-    const Array device_y(y_shape(), dtype(), y), device_bias({conv().o}, wide(), bias);
-    kernels::add_bias(device_bias.view(), device_y.view(), {});
-    expect_equal(device_y, expected);
+    for (const bool biased : {false, true}) {
+      for (const bool residual_added : {false, true}) {
+        for (const auto act : {kernels::Activation::identity, kernels::Activation::relu, kernels::Activation::relu6}) {
+          Values expected = y;
+          for (std::size_t i = 0; i < expected.size(); ++i) {
+            if (biased) expected[i] += bias[i % bias.size()];
+            if (residual_added) expected[i] += residual[i];
+            if (act != kernels::Activation::identity) expected[i] = std::max(0.0, expected[i]);
+            if (act == kernels::Activation::relu6) expected[i] = std::min(6.0, expected[i]);
+          }
+          const Array device_y(y_shape(), dtype(), y);
+          kernels::bias_residual_activation(
+              {biased ? device_bias.view() : View(), residual_added ? device_residual.view() : View(), act},
+              device_y.view(), {});
+          expect_equal(device_y, expected);
+        }
+      }
+    }
   });
 }
 
 INSTANTIATE_TEST_SUITE_P(, DirectConvolution,
                          testing::Combine(testing::Values(Case{"plain", {2, 5, 6, 3, 4, 3, 3, 1, 1, 1}},
+                                                          Case{"packed", {2, 3, 5, 3, 16, 1, 1, 1, 0, 1}},
                                                           Case{"strided", {2, 7, 5, 4, 6, 3, 3, 2, 1, 1}},
                                                           Case{"pointwise", {3, 4, 4, 5, 7, 1, 1, 2, 0, 1}},
                                                           Case{"grouped", {1, 5, 5, 6, 4, 3, 2, 1, 0, 2}},

@@ -226,9 +226,11 @@ TEST_P(SimtKernels, DirectConvolution) {
     p.math = kernels::Math::strict;
     const Shape x{2, 7, 5, 4}, w{6, 3, 3, 4 / groups}, y{2, 4, 5, 6};
     expect_same(
-        {input(t, x), input(t, w), input(accumulator(t), {6}), output(t, y)},
+        {input(t, x), input(t, w), input(accumulator(t), {6}), input(t, y), output(t, y)},
         [&](Backend& b, const Views& v) {
-          on_simt(b) ? kernels::direct_conv2d(v[0], v[1], v[2], p, v[3], {}) : b.conv2d(v[0], v[1], v[2], p, v[3], {});
+          const kernels::ConvEpilogue epilogue{v[2], v[3], Activation::relu6};
+          on_simt(b) ? kernels::direct_conv2d(v[0], v[1], epilogue, p, v[4], {})
+                     : b.conv2d(v[0], v[1], epilogue, p, v[4], {});
         },
         rounding);
     expect_same(
