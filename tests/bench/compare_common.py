@@ -117,19 +117,21 @@ def compare(title, results, ours, key, higher_is_better=True):
     if ours in results and peers:
         pick = max if higher_is_better else min
         best = pick(peers, key=lambda name: out["sides"][name]["median"])
-        out["best_peer"] = best
+        out["ours"], out["best_peer"] = ours, best
         out["ratio_to_best_peer"] = paired_ratio(results[ours], results[best], key, higher_is_better)
     return out
 
 
 def print_comparison(out, digits=1):
     print(f"\n{out['case']}  ({out['unit']})")
+    width = max(34, *map(len, out["sides"]))
     for name, side in out["sides"].items():
         memory = f"   {side['rss_bytes'] / 2**20:7.0f} MiB" if "rss_bytes" in side else ""
-        print(f"  {name:<34}{side['median']:>12.{digits}f}  ±{side['spread_percent']:5.1f} %{memory}")
+        print(f"  {name:<{width}}{side['median']:>12.{digits}f}  ±{side['spread_percent']:5.1f} %{memory}")
     if "ratio_to_best_peer" in out:
         r = out["ratio_to_best_peer"]
-        print(f"  Retort / best peer ({out['best_peer']}): {r['median']:.2f}  ({r['min']:.2f} to {r['max']:.2f} over the rounds)",
+        best = out["best_peer"] if len(out["sides"]) == 2 else f"best peer ({out['best_peer']})"
+        print(f"  {out['ours']} / {best}: {r['median']:.2f}  ({r['min']:.2f} to {r['max']:.2f} over the rounds)",
               flush=True)
 
 
@@ -143,5 +145,7 @@ def write_results(name, device, versions, comparisons, output):
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"date": datetime.date.today().isoformat(), "commit": commit(), "device": device, "versions": versions,
                 "comparisons": comparisons}
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"\nwritten: {path}")
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=1) + "\n")
+    partial.replace(path)
+    return path

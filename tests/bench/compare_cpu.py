@@ -3,16 +3,21 @@
 
     tests/bench/compare_cpu.py                          everything, five rounds
     tests/bench/compare_cpu.py --what step --cases resnet20:128 --rounds 3
+    tests/bench/compare_cpu.py --what distill --distill-cases resnet32x4:resnet8x4:64
     tests/bench/compare_cpu.py --peers debian=/usr/bin/python3,newest=/path/to/venv/bin/python
 
-step     a training step (f32): images a second and resident memory, against both memory layouts of every PyTorch
-augment  padded crop + flip, and all augmentations of configs/teacher.cfg, on one core, against torchvision
-start    process start to the end of the first and the second training step on CIFAR-100 (resnet8x4, batch 32)
+step      a training step (f32): images a second and resident memory, against both memory layouts of every PyTorch
+distill   a step of knowledge distillation (teacher forward, student forward and backward, cross-entropy and KL, SGD)
+students  several students that share one teacher, against as many runs of their own: Retort alone
+augment   padded crop + flip, and all augmentations of configs/teacher.cfg, on one core, against torchvision
+start     process start to the end of the first and the second training step on CIFAR-100 (resnet8x4, batch 32)
 
 PyTorch gets the threads by hand, OPENBLAS_NUM_THREADS=1, tcmalloc where it is installed, its fused optimizer where it
-has one; the best of its modes counts. Nothing else should run on the machine meanwhile.
+has one, and a teacher under inference_mode with its BN fused; the best of its modes counts. Nothing else should run on
+the machine meanwhile. The results so far are written after every case.
 """
 import argparse
+import itertools
 import os
 import pathlib
 import signal
@@ -46,6 +51,47 @@ def step_sides(args, peers, arch, batch):
             label = f"PyTorch {peer['version']} {layout}" + (" compiled" if compiled != "none" else "")
             sides[label] = lambda command=command: common.run_json(command, env)
     return sides
+
+
+def distill_shape(teacher, student, batch, steps):
+    """About 10 s a run on two cores."""
+    return ["--teacher", teacher, "--arch", student, "--batch", batch, "--steps", steps, "--warmup", 1, "--classes", 100,
+            "--device", "cpu", "--precision", "f32", "--stem", "cifar"]
+
+
+DISTILL_STEPS = {"resnet32x4": 6}  # by teacher
+
+
+def our_step(args, shape):
+    return common.run_json([args.build / "tests/bench/step_bench", *shape, "--json"], common.our_environment(args.threads))
+
+
+def distill_sides(args, peers, teacher, student, batch):
+    shape = distill_shape(teacher, student, batch, DISTILL_STEPS.get(teacher, 3))
+    env, _ = common.peer_environment(args.threads)
+    sides = {} if args.peers_only else {"Retort": lambda: our_step(args, shape)}
+    for peer in peers.values():
+        compiled = ["none", "default"] if args.compile and not peer["version"].startswith("1.") else ["none"]
+        for layout, mode, compile_mode in itertools.product(("contiguous", "channels_last"), ("no_grad", "fused"), compiled):
+            command = [peer["python"], common.HERE / "peer_distill.py", *shape, "--layout", layout, "--teacher-mode", mode,
+                       "--compile", compile_mode, "--threads", args.threads]
+            label = f"PyTorch {peer['version']} {layout}, teacher {mode}" + (" compiled" if compile_mode != "none" else "")
+            sides[label] = lambda command=command: common.run_json(command, env)
+    return sides
+
+
+def student_sides(args, teacher, student, batch, count):
+    shape = distill_shape(teacher, student, batch, 3)
+
+    def separate():
+        runs = [our_step(args, shape) for _ in range(count)]
+        return {"step_of_all_ms": sum(r["median_ms"] for r in runs), "rss_bytes": max(r["rss_bytes"] for r in runs)}
+
+    def shared():
+        run = our_step(args, [*shape, "--students", count])
+        return dict(run, step_of_all_ms=run["median_ms"])
+
+    return {"one run for all": shared, f"{count} runs": separate}
 
 
 def augment_sides(args, peers, recipe):
@@ -125,10 +171,80 @@ def datasets():
     return pathlib.Path(os.environ.get("RETORT_DATASETS") or common.ROOT / "datasets")
 
 
+class Comparisons:
+    """Measures, prints and keeps one comparison after the other, and writes all of them down each time."""
+
+    def __init__(self, args, peers):
+        self.args, self.all = args, []
+        _, preload = common.peer_environment(args.threads)
+        self.versions = {name: peer["version"] for name, peer in peers.items()}
+        self.versions["allocator of the peer"] = preload or "glibc"
+        self.device = common.device_description()
+        self.path = None
+
+    def measure(self, title, sides, key, higher_is_better=True, digits=1, ours="Retort"):
+        results = common.measure_in_turn(sides, self.args.rounds, key)
+        self.add(title, results, key, higher_is_better, digits, ours)
+        return results
+
+    def add(self, title, results, key, higher_is_better=True, digits=1, ours="Retort"):
+        self.all.append(common.compare(title, results, ours, key, higher_is_better))
+        common.print_comparison(self.all[-1], digits)
+        name = "cpu-peers" if self.args.peers_only else "cpu"
+        self.path = common.write_results(name, self.device, self.versions, self.all, self.args.output)
+
+
+def case_parts(text, defaults):
+    """arch:batch,... as lists; what a case leaves out at its end is as in `defaults`."""
+    for case in text.split(","):
+        parts = case.split(":")
+        yield parts + [str(d) for d in defaults[len(parts):]]
+
+
+def compare_steps(args, peers, out):
+    for arch, batch in case_parts(args.cases, ["resnet18", 128]):
+        out.measure(f"training step, {arch}, batch {batch}, f32, {args.threads} threads",
+                    step_sides(args, peers, arch, int(batch)), "images_per_second")
+
+
+def compare_distillation(args, peers, out):
+    for teacher, student, batch in case_parts(args.distill_cases, ["resnet32x4", "resnet8x4", 64]):
+        out.measure(f"distillation step, {teacher} to {student}, batch {batch}, f32, {args.threads} threads",
+                    distill_sides(args, peers, teacher, student, batch), "images_per_second")
+
+
+def compare_students(args, peers, out):
+    if args.peers_only:
+        return
+    for teacher, student, batch, count in case_parts(args.student_cases, ["resnet32x4", "resnet8x4", 64, 5]):
+        out.measure(f"a step of {count} students, {teacher} to {student}, batch {batch}, f32, {args.threads} threads",
+                    student_sides(args, teacher, student, batch, int(count)), "step_of_all_ms", False,
+                    ours="one run for all")
+
+
+def compare_augmentation(args, peers, out):
+    for recipe in ("crop_flip", "all"):
+        out.measure(f"augmentation '{recipe}', 32 px, one core", augment_sides(args, peers, recipe), "images_per_second",
+                    digits=0)
+
+
+def compare_start(args, peers, out):
+    results = out.measure("start to the end of the first training step, resnet8x4, batch 32", start_sides(args, peers),
+                          "first_step_seconds", False, 3)
+    out.add("start to the end of the second training step, resnet8x4, batch 32", results, "second_step_seconds", False, 3)
+
+
+WHAT = {"step": compare_steps, "distill": compare_distillation, "students": compare_students,
+        "augment": compare_augmentation, "start": compare_start}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", default="step,augment,start", help="which of step, augment, start")
-    parser.add_argument("--cases", default="resnet18:128,resnet8x4:128,resnet20:128", help="arch:batch,...")
+    parser.add_argument("--what", default=",".join(WHAT), help=f"which of {', '.join(WHAT)}")
+    parser.add_argument("--cases", default="resnet18:128,resnet8x4:128,resnet20:128", help="of step: arch:batch,...")
+    parser.add_argument("--distill-cases", default="resnet32x4:resnet8x4:64,resnet50:resnet18:128",
+                        help="teacher:student:batch,...")
+    parser.add_argument("--student-cases", default="resnet32x4:resnet8x4:64:5", help="teacher:student:batch:students,...")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", default="", help="name=python,...")
@@ -137,35 +253,15 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=common.ROOT / "build")
     parser.add_argument("--output", help="where the JSON goes (default: tests/bench/results/cpu.json)")
     args = parser.parse_args()
-    peers = common.find_peers(args.peers)
-    comparisons = []
-
-    def measure(title, sides, key, higher_is_better=True, digits=1):
-        results = common.measure_in_turn(sides, args.rounds, key)
-        comparisons.append(common.compare(title, results, "Retort", key, higher_is_better))
-        common.print_comparison(comparisons[-1], digits)
-        return results
-
     for what in args.what.split(","):
-        if what == "step":
-            for case in args.cases.split(","):
-                arch, _, batch = case.partition(":")
-                measure(f"training step, {arch}, batch {batch or 128}, f32, {args.threads} threads",
-                        step_sides(args, peers, arch, int(batch or 128)), "images_per_second")
-        elif what == "augment":
-            for recipe in ("crop_flip", "all"):
-                measure(f"augmentation '{recipe}', 32 px, one core", augment_sides(args, peers, recipe), "images_per_second", digits=0)
-        elif what == "start":
-            results = measure("start to the end of the first training step, resnet8x4, batch 32", start_sides(args, peers),
-                              "first_step_seconds", False, 3)
-            comparisons.append(common.compare("start to the end of the second training step, resnet8x4, batch 32", results,
-                                              "Retort", "second_step_seconds", False))
-            common.print_comparison(comparisons[-1], 3)
-        else:
-            parser.error(f"--what: step, augment or start, not {what}")
-    _, preload = common.peer_environment(args.threads)
-    versions = {name: peer["version"] for name, peer in peers.items()} | {"allocator of the peer": preload or "glibc"}
-    common.write_results("cpu-peers" if args.peers_only else "cpu", common.device_description(), versions, comparisons, args.output)
+        if what not in WHAT:
+            parser.error(f"--what: {', '.join(WHAT)}, not {what}")
+    peers = common.find_peers(args.peers)
+    out = Comparisons(args, peers)
+    for what in args.what.split(","):
+        WHAT[what](args, peers, out)
+    if out.path:
+        print(f"\nwritten: {out.path}")
 
 
 if __name__ == "__main__":

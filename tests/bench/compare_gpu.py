@@ -51,14 +51,15 @@ def main():
     os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "1")  # later rounds need not compile again
     peers = common.find_peers(args.peers)
     comparisons = []
+    device, versions = gpu_description(), {name: peer["version"] for name, peer in peers.items()}
     for case in args.cases.split(","):
         arch, _, batch = case.partition(":")
         results = common.measure_in_turn(sides_of(args, peers, arch, int(batch or 128)), args.rounds, "images_per_second")
         title = f"training step, {arch}, {args.stem} stem, batch {batch or 128}, {args.precision}"
         comparisons.append(common.compare(title, results, "Retort", "images_per_second"))
         common.print_comparison(comparisons[-1], 0)
-    common.write_results("gpu", gpu_description(), {name: peer["version"] for name, peer in peers.items()}, comparisons,
-                         args.output)
+        path = common.write_results("gpu", device, versions, comparisons, args.output)  # a run cut off loses nothing
+    print(f"\nwritten: {path}")
 
 
 if __name__ == "__main__":

@@ -83,16 +83,12 @@ root = "{root}"
 """
 
 
-def numpy_state(model):
-    return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
-
-
 def train_in_torch(case, threads, memory_format=torch.contiguous_format):
     torch.manual_seed(7)
     torch.set_num_threads(threads)
     dtype = torch.float64 if case.precision == "f64" else torch.float32
     model = peer_models.make(case.arch, 100, zero_gamma=case.zero_gamma).to(dtype).to(memory_format=memory_format)
-    initial = numpy_state(model)
+    initial = common.numpy_state(model)
     images, labels = common.cifar100("train.bin")
     optimizer = torch.optim.SGD(peer_models.parameter_groups(model, WEIGHT_DECAY), lr=case.lr, momentum=MOMENTUM)
     numpy_type = numpy.float64 if dtype == torch.float64 else numpy.float32
@@ -105,7 +101,7 @@ def train_in_torch(case, threads, memory_format=torch.contiguous_format):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return initial, losses, numpy_state(model)
+    return initial, losses, common.numpy_state(model)
 
 
 def compare(name, arguments, folder):
