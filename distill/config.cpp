@@ -38,6 +38,9 @@ ModelConfig read_model(ConfigSection section) {
   section.read_choice("shortcut", c.shortcut, {"projection", "pad"});
   section.read("classes", c.classes, Range::at_least(0));
   section.read("init", c.init);
+  section.read("init_skip", c.init_skip);
+  section.read("drop_blocks", c.drop_blocks);
+  section.read("freeze", c.freeze);
   section.read("zero_init_residual", c.zero_init_residual);
   section.finish();
   return c;
@@ -96,22 +99,6 @@ LoopConfig read_loop(ConfigSection section) {
   return c;
 }
 
-ConfigValue value(auto v) {
-  ConfigValue out;
-  out.data = std::move(v);
-  return out;
-}
-ConfigValue value(int v) {
-  return value(std::int64_t{v});
-}
-
-template <typename T>
-ConfigValue list(const std::vector<T>& values) {
-  ConfigArray out;
-  for (const T& v : values) out.push_back(value(v));
-  return value(std::move(out));
-}
-
 }  // namespace
 
 TrainConfig read_train_config(ConfigSection& top, const std::string& default_name) {
@@ -146,42 +133,46 @@ TrainConfig load_train_config(const std::string& path, const std::vector<std::st
 }
 
 ConfigTable to_table(const TrainConfig& c) {
-  ConfigTable model{{"arch", value(c.model.arch)},         {"stem", value(c.model.stem)},
-                    {"shortcut", value(c.model.shortcut)}, {"classes", value(c.model.classes)},
-                    {"init", value(c.model.init)},         {"zero_init_residual", value(c.model.zero_init_residual)}};
-  ConfigTable optimizer{{"type", value(c.optimizer.type)},
-                        {"lr", value(c.optimizer.lr)},
-                        {"momentum", value(c.optimizer.momentum)},
-                        {"nesterov", value(c.optimizer.nesterov)},
-                        {"weight_decay", value(c.optimizer.weight_decay)},
-                        {"decay", value(c.optimizer.decay)},
-                        {"beta1", value(c.optimizer.beta1)},
-                        {"beta2", value(c.optimizer.beta2)},
-                        {"epsilon", value(c.optimizer.epsilon)}};
-  ConfigTable schedule{{"type", value(c.schedule.type)},     {"warmup_epochs", value(c.schedule.warmup_epochs)},
-                       {"gamma", value(c.schedule.gamma)},   {"milestones", list(c.schedule.milestones)},
-                       {"t_mult", value(c.schedule.t_mult)}, {"min_lr", value(c.schedule.min_lr)}};
+  ConfigTable model{
+      {"arch", config_value(c.model.arch)},          {"stem", config_value(c.model.stem)},
+      {"shortcut", config_value(c.model.shortcut)},  {"classes", config_value(c.model.classes)},
+      {"init", config_value(c.model.init)},          {"zero_init_residual", config_value(c.model.zero_init_residual)},
+      {"init_skip", config_list(c.model.init_skip)}, {"drop_blocks", config_list(c.model.drop_blocks)},
+      {"freeze", config_list(c.model.freeze)}};
+  ConfigTable optimizer{{"type", config_value(c.optimizer.type)},
+                        {"lr", config_value(c.optimizer.lr)},
+                        {"momentum", config_value(c.optimizer.momentum)},
+                        {"nesterov", config_value(c.optimizer.nesterov)},
+                        {"weight_decay", config_value(c.optimizer.weight_decay)},
+                        {"decay", config_value(c.optimizer.decay)},
+                        {"beta1", config_value(c.optimizer.beta1)},
+                        {"beta2", config_value(c.optimizer.beta2)},
+                        {"epsilon", config_value(c.optimizer.epsilon)}};
+  ConfigTable schedule{
+      {"type", config_value(c.schedule.type)},     {"warmup_epochs", config_value(c.schedule.warmup_epochs)},
+      {"gamma", config_value(c.schedule.gamma)},   {"milestones", config_list(c.schedule.milestones)},
+      {"t_mult", config_value(c.schedule.t_mult)}, {"min_lr", config_value(c.schedule.min_lr)}};
   // 0 stands for "not given" and may not be written.
-  if (c.schedule.step_epochs > 0) schedule.emplace("step_epochs", value(c.schedule.step_epochs));
-  if (c.schedule.t_0 > 0) schedule.emplace("t_0", value(c.schedule.t_0));
-  ConfigTable train{{"epochs", value(c.train.epochs)},
-                    {"max_steps", value(c.train.max_steps)},
-                    {"label_smoothing", value(c.train.label_smoothing)},
-                    {"clip_grad_norm", value(c.train.clip_grad_norm)},
-                    {"early_stop_patience", value(c.train.early_stop_patience)},
-                    {"evaluate_every", value(c.train.evaluate_every)},
-                    {"evaluate_test", value(c.train.evaluate_test)}};
-  return {{"name", value(c.name)},
-          {"seed", value(static_cast<std::int64_t>(c.seed))},
-          {"device", value(c.device)},
-          {"precision", value(c.precision)},
-          {"strict_math", value(c.strict_math)},
-          {"data", value(to_table(c.data))},
-          {"model", value(std::move(model))},
-          {"optimizer", value(std::move(optimizer))},
-          {"schedule", value(std::move(schedule))},
-          {"train", value(std::move(train))},
-          {"output", value(ConfigTable{{"root", value(c.output_root)}})}};
+  if (c.schedule.step_epochs > 0) schedule.emplace("step_epochs", config_value(c.schedule.step_epochs));
+  if (c.schedule.t_0 > 0) schedule.emplace("t_0", config_value(c.schedule.t_0));
+  ConfigTable train{{"epochs", config_value(c.train.epochs)},
+                    {"max_steps", config_value(c.train.max_steps)},
+                    {"label_smoothing", config_value(c.train.label_smoothing)},
+                    {"clip_grad_norm", config_value(c.train.clip_grad_norm)},
+                    {"early_stop_patience", config_value(c.train.early_stop_patience)},
+                    {"evaluate_every", config_value(c.train.evaluate_every)},
+                    {"evaluate_test", config_value(c.train.evaluate_test)}};
+  return {{"name", config_value(c.name)},
+          {"seed", config_value(c.seed)},
+          {"device", config_value(c.device)},
+          {"precision", config_value(c.precision)},
+          {"strict_math", config_value(c.strict_math)},
+          {"data", config_value(to_table(c.data))},
+          {"model", config_value(std::move(model))},
+          {"optimizer", config_value(std::move(optimizer))},
+          {"schedule", config_value(std::move(schedule))},
+          {"train", config_value(std::move(train))},
+          {"output", config_value(ConfigTable{{"root", config_value(c.output_root)}})}};
 }
 
 std::string to_toml(const TrainConfig& config) {

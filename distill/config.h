@@ -48,8 +48,12 @@ struct ModelConfig {
   std::string arch = "resnet18";
   std::string stem = "cifar";
   std::string shortcut = "projection";
-  int classes = 0;   // 0: those of the data set
-  std::string init;  // a safetensors file; "": random
+  int classes = 0;  // 0: those of the data set
+  std::string
+      init;  // a safetensors file; "": random; when distilling "teacher" or "teacher:N" copies what fits from it
+  std::vector<std::string> init_skip;    // names that begin so are not read from init: ["fc."] for other classes
+  std::vector<std::string> drop_blocks;  // of the teacher, with init = "teacher": ["layer1.1"]; later ones move up
+  std::vector<std::string> freeze;       // parameters whose names begin so are not trained
   bool zero_init_residual = false;
 
   bool operator==(const ModelConfig&) const = default;

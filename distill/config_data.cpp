@@ -120,12 +120,6 @@ void read_normalize(ConfigSection& section, NormalizeConfig& normalize) {
   std::copy_n(preset.std, 3, normalize.std.begin());
 }
 
-ConfigValue value(auto v) {
-  ConfigValue out;
-  out.data = std::move(v);
-  return out;
-}
-
 }  // namespace
 
 double AugmentEntry::option(const std::string& key, double fallback, std::size_t index) const {
@@ -160,35 +154,32 @@ DataConfig read_data_config(ConfigSection section) {
 ConfigTable to_table(const DataConfig& c) {
   ConfigArray augment;
   for (const AugmentEntry& entry : c.augment) {
-    ConfigTable table{{"name", value(entry.name)}};
+    ConfigTable table{{"name", config_value(entry.name)}};
     for (const AugmentOption& option : rule_of(entry.name).options) {
       const auto it = entry.options.find(option.name);
       if (it == entry.options.end()) continue;
       const bool whole = option.form == AugmentOption::Form::whole || option.form == AugmentOption::Form::whole_or_pair;
       ConfigArray numbers;
-      for (const double v : it->second) numbers.push_back(whole ? value(static_cast<std::int64_t>(v)) : value(v));
-      table.emplace(option.name, numbers.size() == 1 ? numbers[0] : value(numbers));
+      for (const double v : it->second)
+        numbers.push_back(whole ? config_value(static_cast<std::int64_t>(v)) : config_value(v));
+      table.emplace(option.name, numbers.size() == 1 ? numbers[0] : config_value(numbers));
     }
-    augment.push_back(value(std::move(table)));
+    augment.push_back(config_value(std::move(table)));
   }
   ConfigArray files;
-  for (const std::string& file : c.train_files) files.push_back(value(file));
-  ConfigTable out{{"dataset", value(c.dataset)},
-                  {"root", value(c.root)},
-                  {"validation", value(c.validation)},
-                  {"train_files", value(std::move(files))},
-                  {"fraction", value(c.fraction)},
-                  {"shuffle", value(c.shuffle)},
-                  {"batch_size", value(std::int64_t{c.batch_size})},
-                  {"augment", value(std::move(augment))}};
+  for (const std::string& file : c.train_files) files.push_back(config_value(file));
+  ConfigTable out{{"dataset", config_value(c.dataset)},       {"root", config_value(c.root)},
+                  {"validation", config_value(c.validation)}, {"train_files", config_value(std::move(files))},
+                  {"fraction", config_value(c.fraction)},     {"shuffle", config_value(c.shuffle)},
+                  {"batch_size", config_value(c.batch_size)}, {"augment", config_value(std::move(augment))}};
   if (c.normalize.preset.empty()) {
     const auto numbers = [](const std::array<double, 3>& v) {
-      return value(ConfigArray{value(v[0]), value(v[1]), value(v[2])});
+      return config_value(ConfigArray{config_value(v[0]), config_value(v[1]), config_value(v[2])});
     };
     out.emplace("normalize",
-                value(ConfigTable{{"mean", numbers(c.normalize.mean)}, {"std", numbers(c.normalize.std)}}));
+                config_value(ConfigTable{{"mean", numbers(c.normalize.mean)}, {"std", numbers(c.normalize.std)}}));
   } else {
-    out.emplace("normalize", value(c.normalize.preset));
+    out.emplace("normalize", config_value(c.normalize.preset));
   }
   return out;
 }

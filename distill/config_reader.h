@@ -43,6 +43,27 @@ ConfigValue parse_config_tree(const std::string& text, const std::string& name);
 // The tree as TOML that reads back to the same values.
 std::string to_toml(const ConfigTable& table);
 
+// Puts `over` on top of `base`: tables are merged key by key, everything else is replaced.
+void merge_tables(ConfigTable& base, const ConfigTable& over);
+
+template <typename T>
+ConfigValue config_value(T value) {
+  ConfigValue out;
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    out.data = static_cast<std::int64_t>(value);
+  } else {
+    out.data = std::move(value);
+  }
+  return out;
+}
+
+template <typename T>
+ConfigValue config_list(const std::vector<T>& values) {
+  ConfigArray out;
+  for (const T& value : values) out.push_back(config_value(value));
+  return config_value(std::move(out));
+}
+
 // An interval that numbers must lie in; NaN lies in none, infinity only where a bound says so.
 struct Range {
   double low = -std::numeric_limits<double>::max();
@@ -92,6 +113,11 @@ class ConfigSection {
   [[noreturn]] void reject(const std::string& problem) const;
   void finish() const;
 
+  // The keys that were read so far with the values that hold, defaults included: what a run's record says.
+  const ConfigTable& resolved() const { return resolved_; }
+  // Adds a part that was not read by read(): a section's resolved() table.
+  void resolve(const std::string& key, ConfigValue value) { resolved_.insert_or_assign(key, std::move(value)); }
+
   const std::string& where() const { return value_.where; }
 
  private:
@@ -106,6 +132,7 @@ class ConfigSection {
   ConfigValue value_;
   std::string name_;
   std::set<std::string> asked_;
+  ConfigTable resolved_;
 };
 
 }  // namespace retort

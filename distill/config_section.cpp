@@ -68,19 +68,21 @@ void ConfigSection::wrong_type(const std::string& key, const ConfigValue& found,
 }
 
 void ConfigSection::read(const std::string& key, bool& field) {
-  const ConfigValue* v = find(key);
-  if (v == nullptr) return;
-  const auto* boolean = std::get_if<bool>(&v->data);
-  if (boolean == nullptr) wrong_type(key, *v, "true or false");
-  field = *boolean;
+  if (const ConfigValue* v = find(key)) {
+    const auto* boolean = std::get_if<bool>(&v->data);
+    if (boolean == nullptr) wrong_type(key, *v, "true or false");
+    field = *boolean;
+  }
+  resolve(key, config_value(field));
 }
 
 void ConfigSection::read(const std::string& key, std::string& field) {
-  const ConfigValue* v = find(key);
-  if (v == nullptr) return;
-  const auto* text = std::get_if<std::string>(&v->data);
-  if (text == nullptr) wrong_type(key, *v, "a string");
-  field = *text;
+  if (const ConfigValue* v = find(key)) {
+    const auto* text = std::get_if<std::string>(&v->data);
+    if (text == nullptr) wrong_type(key, *v, "a string");
+    field = *text;
+  }
+  resolve(key, config_value(field));
 }
 
 double ConfigSection::number(const std::string& key, const ConfigValue& v, const Range& range,
@@ -113,18 +115,22 @@ int ConfigSection::small_integer(const std::string& key, const ConfigValue& v, c
 
 void ConfigSection::read(const std::string& key, double& field, const Range& range) {
   if (const ConfigValue* v = find(key)) field = number(key, *v, range, "a number");
+  resolve(key, config_value(field));
 }
 
 void ConfigSection::read(const std::string& key, std::int64_t& field, const Range& range) {
   if (const ConfigValue* v = find(key)) field = integer(key, *v, range);
+  resolve(key, config_value(field));
 }
 
 void ConfigSection::read(const std::string& key, int& field, const Range& range) {
   if (const ConfigValue* v = find(key)) field = small_integer(key, *v, range);
+  resolve(key, config_value(field));
 }
 
 void ConfigSection::read(const std::string& key, std::uint64_t& field) {
   if (const ConfigValue* v = find(key)) field = static_cast<std::uint64_t>(integer(key, *v, Range::at_least(0)));
+  resolve(key, config_value(field));
 }
 
 const ConfigArray* ConfigSection::array(const std::string& key, const char* expected) {
@@ -137,28 +143,31 @@ const ConfigArray* ConfigSection::array(const std::string& key, const char* expe
 
 void ConfigSection::read(const std::string& key, std::vector<std::string>& field) {
   constexpr const char* kExpected = "a list of strings";
-  const ConfigArray* elements = array(key, kExpected);
-  if (elements == nullptr) return;
-  field.clear();
-  for (const ConfigValue& element : *elements) {
-    const auto* text = std::get_if<std::string>(&element.data);
-    if (text == nullptr) wrong_type(key, element, kExpected);
-    field.push_back(*text);
+  if (const ConfigArray* elements = array(key, kExpected)) {
+    field.clear();
+    for (const ConfigValue& element : *elements) {
+      const auto* text = std::get_if<std::string>(&element.data);
+      if (text == nullptr) wrong_type(key, element, kExpected);
+      field.push_back(*text);
+    }
   }
+  resolve(key, config_list(field));
 }
 
 void ConfigSection::read(const std::string& key, std::vector<int>& field, const Range& range) {
-  const ConfigArray* elements = array(key, "a list of integers");
-  if (elements == nullptr) return;
-  field.clear();
-  for (const ConfigValue& element : *elements) field.push_back(small_integer(key, element, range));
+  if (const ConfigArray* elements = array(key, "a list of integers")) {
+    field.clear();
+    for (const ConfigValue& element : *elements) field.push_back(small_integer(key, element, range));
+  }
+  resolve(key, config_list(field));
 }
 
 void ConfigSection::read(const std::string& key, std::vector<double>& field, const Range& range) {
-  const ConfigArray* elements = array(key, "a list of numbers");
-  if (elements == nullptr) return;
-  field.clear();
-  for (const ConfigValue& element : *elements) field.push_back(number(key, element, range, "a list of numbers"));
+  if (const ConfigArray* elements = array(key, "a list of numbers")) {
+    field.clear();
+    for (const ConfigValue& element : *elements) field.push_back(number(key, element, range, "a list of numbers"));
+  }
+  resolve(key, config_list(field));
 }
 
 void ConfigSection::read_choice(const std::string& key, std::string& field, const std::vector<std::string>& choices) {

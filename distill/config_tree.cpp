@@ -63,19 +63,6 @@ ConfigValue parse(const std::string& text, const std::string& name) {
   }
 }
 
-void merge(ConfigTable& base, ConfigTable&& over) {
-  for (auto& [key, value] : over) {
-    const auto it = base.find(key);
-    if (it != base.end() && it->second.is_table() && value.is_table()) {
-      it->second.where = value.where;
-      it->second.line = value.line;
-      merge(it->second.table(), std::move(value.table()));
-    } else {
-      base.insert_or_assign(key, std::move(value));
-    }
-  }
-}
-
 std::string read_text(const fs::path& path, const std::string& asked_by) {
   std::error_code code;
   const fs::file_status status = fs::status(path, code);
@@ -108,7 +95,7 @@ ConfigValue resolve_extends(ConfigValue tree, const fs::path& folder, std::vecto
   ConfigValue base = load(folder / *target, fmt::format(", which {} extends", it->second.where), chain);
   tree.table().erase(it);
   base.where = tree.where;
-  merge(base.table(), std::move(tree.table()));
+  merge_tables(base.table(), tree.table());
   return base;
 }
 
@@ -201,6 +188,19 @@ toml::table to_toml_table(const ConfigTable& values) {
 }
 
 }  // namespace
+
+void merge_tables(ConfigTable& base, const ConfigTable& over) {
+  for (const auto& [key, value] : over) {
+    const auto it = base.find(key);
+    if (it != base.end() && it->second.is_table() && value.is_table()) {
+      it->second.where = value.where;
+      it->second.line = value.line;
+      merge_tables(it->second.table(), value.table());
+    } else {
+      base.insert_or_assign(key, value);
+    }
+  }
+}
 
 ConfigValue load_config_tree(const std::string& path, const std::vector<std::string>& overrides) {
   std::vector<fs::path> chain;

@@ -19,9 +19,16 @@ Metrics metrics_of(const Tensor& sums) {
 
 Metrics evaluate(const Model& model, const DeviceData& data, std::span<const std::int32_t> indices,
                  const EvaluateOptions& options, std::vector<float>* logits) {
-  const autograd::NoGradGuard no_grad;
   ForwardMode mode;
   mode.math = options.math;
+  const auto network = [&](const Tensor& input) { return model.forward(input, mode).logits; };
+  return evaluate(network, data, indices, options, logits);
+}
+
+Metrics evaluate(const LogitsOf& network, const DeviceData& data, std::span<const std::int32_t> indices,
+                 const EvaluateOptions& options, std::vector<float>* logits) {
+  const autograd::NoGradGuard no_grad;
+  const Tensor compared = Tensor::zeros({3}, DType::f64, data.labels.device());
   const Tensor sums = Tensor::zeros({4}, DType::f64, data.labels.device());
   std::map<std::size_t, BatchBuffers> buffers;  // the full size and the last partial one
   for (const auto batch : batches_of(indices, options.batch_size)) {
@@ -33,14 +40,22 @@ Metrics evaluate(const Model& model, const DeviceData& data, std::span<const std
                   .first;
     }
     found->second.fill(batch, 0);
-    const Tensor output = model.forward(found->second.input, mode).logits;
+    const Tensor output = network(found->second.input);
+    if (options.teacher) accumulate_agreement(output, options.teacher(found->second.input), compared);
     accumulate_metrics(output, found->second.labels, sums);
     if (logits) {
       const std::vector<float> values = output.to(DType::f32).to_host<float>();
       logits->insert(logits->end(), values.begin(), values.end());
     }
   }
-  return metrics_of(sums);
+  Metrics metrics = metrics_of(sums);
+  const std::vector<double> c = compared.to_host<double>();
+  if (c[2] > 0) {
+    metrics.compared = true;
+    metrics.agreement = c[0] / c[2];
+    metrics.logit_difference = c[1] / c[2];
+  }
+  return metrics;
 }
 
 }  // namespace retort

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -15,7 +16,14 @@ struct Metrics {
   double top1 = 0;  // fractions of the samples, 0 .. 1
   double top5 = 0;
   std::int64_t samples = 0;
+  // Beside a teacher, where one was given.
+  bool compared = false;
+  double agreement = 0;         // fraction of the samples on which both choose the same class
+  double logit_difference = 0;  // mean over samples and classes of |difference|
 };
+
+// From the network's input T [B, H, W, 3] to logits T [B, classes].
+using LogitsOf = std::function<Tensor(const Tensor&)>;
 
 // The mean over what accumulate_metrics has summed in f64 [4].
 Metrics metrics_of(const Tensor& sums);
@@ -25,10 +33,13 @@ struct EvaluateOptions {
   DType dtype = DType::f32;  // of the input and the activations
   Math math = Math::standard;
   kernels::AugmentParams preprocessing;  // normalisation; its steps must be empty
+  LogitsOf teacher;                      // to compare with; may be empty
 };
 
 // Over the samples `indices` of `data`. With `logits`, appends those of every sample in order, row by row.
 Metrics evaluate(const Model& model, const DeviceData& data, std::span<const std::int32_t> indices,
+                 const EvaluateOptions& options, std::vector<float>* logits = nullptr);
+Metrics evaluate(const LogitsOf& network, const DeviceData& data, std::span<const std::int32_t> indices,
                  const EvaluateOptions& options, std::vector<float>* logits = nullptr);
 
 }  // namespace retort

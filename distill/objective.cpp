@@ -2,11 +2,11 @@
 
 namespace retort {
 
-LossTerms CrossEntropyObjective::evaluate(const BatchBuffers& batch, const ForwardMode& mode) {
+LossTerms CrossEntropyObjective::evaluate(const StepInputs& inputs) {
   LossTerms terms;
-  terms.logits = model_.forward(batch.input, mode).logits;
-  terms.total = cross_entropy(terms.logits, batch.labels, smoothing_);
-  terms.values = {terms.total};
+  terms.logits = model_.forward(inputs.batch.input, inputs.mode).logits;
+  terms.total = cross_entropy(terms.logits, inputs.batch.labels, smoothing_);
+  terms.values = terms.weighted = {terms.total};
   return terms;
 }
 

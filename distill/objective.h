@@ -5,21 +5,37 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "distill/teacher.h"
+#include "engine/parameters.h"
 #include "models/model.h"
 
 namespace retort {
 
+struct StepInputs {
+  const BatchBuffers& batch;
+  const ForwardMode& mode;
+  const Teachers* teachers = nullptr;    // null where nothing is distilled
+  const TeacherBatch* taught = nullptr;  // valid on the current stream after teachers->await()
+};
+
 struct LossTerms {
-  Tensor total;                // [1] in the accumulation type: what is minimised
-  std::vector<Tensor> values;  // one [1] a term, unweighted, in the order of Objective::names()
-  Tensor logits;               // the trained network's, for the metrics
+  Tensor total;                  // [1] in the accumulation type: what is minimised
+  std::vector<Tensor> values;    // one [1] a term, unweighted, in the order of Objective::names()
+  std::vector<Tensor> weighted;  // the same as they enter the total
+  Tensor logits;                 // the trained network's, for the metrics
 };
 
 class Objective {
  public:
   virtual ~Objective() = default;
   virtual std::vector<std::string> names() const = 0;  // fixed for the life of the objective
-  virtual LossTerms evaluate(const BatchBuffers& batch, const ForwardMode& mode) = 0;
+  // Before the step's work is queued, outside of any recording.
+  virtual void prepare(int /*epoch*/) {}
+  virtual LossTerms evaluate(const StepInputs& inputs) = 0;
+  // The weights at the epoch last prepared, for the log.
+  virtual std::vector<double> weights() const { return std::vector<double>(names().size(), 1.0); }
+  // Trainable parts of the losses; may hold nothing.
+  virtual ParameterStore* parts() { return nullptr; }
 };
 
 // Cross-entropy with label smoothing on the network's logits.
@@ -27,7 +43,7 @@ class CrossEntropyObjective final : public Objective {
  public:
   CrossEntropyObjective(const Model& model, double label_smoothing) : model_(model), smoothing_(label_smoothing) {}
   std::vector<std::string> names() const override { return {"cross_entropy"}; }
-  LossTerms evaluate(const BatchBuffers& batch, const ForwardMode& mode) override;
+  LossTerms evaluate(const StepInputs& inputs) override;
 
  private:
   const Model& model_;

@@ -29,16 +29,6 @@ std::optional<int> version_of(const std::string& folder) {
   return number;
 }
 
-std::vector<int> versions_in(const fs::path& run) {
-  std::vector<int> versions;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(run, ignored)) {
-    if (const auto version = version_of(entry.path().filename().string())) versions.push_back(*version);
-  }
-  std::sort(versions.begin(), versions.end());
-  return versions;
-}
-
 nlohmann::json read_json(const fs::path& path) {
   std::ifstream file(path);
   return file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
@@ -53,6 +43,16 @@ bool is_locked(const fs::path& version) {
 }
 
 }  // namespace
+
+std::vector<int> versions_in(const fs::path& run) {
+  std::vector<int> versions;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(run, ignored)) {
+    if (const auto version = version_of(entry.path().filename().string())) versions.push_back(*version);
+  }
+  std::sort(versions.begin(), versions.end());
+  return versions;
+}
 
 RunDirectory::RunDirectory(fs::path path, int version) : path_(std::move(path)), version_(version) {
   const std::string lock = file(kLockFile);
@@ -69,8 +69,7 @@ RunDirectory::RunDirectory(RunDirectory&& other) noexcept
     : path_(std::move(other.path_)),
       version_(other.version_),
       lock_(std::exchange(other.lock_, -1)),
-      info_(std::move(other.info_)),
-      metrics_(std::move(other.metrics_)) {}
+      info_(std::move(other.info_)) {}
 
 RunDirectory::~RunDirectory() {
   if (lock_ >= 0) ::close(lock_);  // releases the lock
@@ -108,15 +107,15 @@ void RunDirectory::write_config(const std::string& text) {
   write_file_atomically(file("config.cfg"), text);
 }
 
-void RunDirectory::append_metrics(const nlohmann::ordered_json& object) {
-  if (!metrics_.is_open()) metrics_.open(path_ / "metrics.jsonl", std::ios::app);
-  metrics_ << object.dump() << std::endl;
-  check(metrics_.good(), "{}: cannot be written: {}", file("metrics.jsonl"), std::strerror(errno));
+void MetricsLog::append(const nlohmann::ordered_json& object) {
+  if (!stream_.is_open()) stream_.open(path_, std::ios::app);
+  stream_ << object.dump() << std::endl;
+  check(stream_.good(), "{}: cannot be written: {}", path_, std::strerror(errno));
 }
 
-void RunDirectory::truncate_metrics(std::int64_t step) {
-  metrics_.close();
-  std::ifstream in(path_ / "metrics.jsonl");
+void MetricsLog::truncate(std::int64_t step) {
+  stream_.close();
+  std::ifstream in(path_);
   if (!in) return;
   std::ostringstream kept;
   std::int64_t last_step = 0;
@@ -129,7 +128,7 @@ void RunDirectory::truncate_metrics(std::int64_t step) {
     if (last_step > step) break;
     kept << line << '\n';
   }
-  write_file_atomically(file("metrics.jsonl"), kept.str());
+  write_file_atomically(path_, kept.str());
 }
 
 void RunDirectory::update(const nlohmann::ordered_json& values) {

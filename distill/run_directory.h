@@ -16,6 +16,20 @@
 
 namespace retort {
 
+// metrics.jsonl.
+class MetricsLog {
+ public:
+  explicit MetricsLog(std::string path) : path_(std::move(path)) {}
+  // Appends one line; flushed at once.
+  void append(const nlohmann::ordered_json& object);
+  // Drops all that was logged after step `step`, as a resumed run will log it again.
+  void truncate(std::int64_t step);
+
+ private:
+  std::string path_;
+  std::ofstream stream_;
+};
+
 class RunDirectory {
  public:
   // Makes the next version of a run.
@@ -32,10 +46,6 @@ class RunDirectory {
   std::string file(const std::string& name) const { return (path_ / name).string(); }
 
   void write_config(const std::string& text);
-  // Appends one line; flushed at once.
-  void append_metrics(const nlohmann::ordered_json& object);
-  // Drops all that was logged after step `step`, as a resumed run will log it again.
-  void truncate_metrics(std::int64_t step);
   // Sets keys of run.json; the file is replaced atomically.
   void update(const nlohmann::ordered_json& values);
 
@@ -46,8 +56,10 @@ class RunDirectory {
   int version_;
   int lock_ = -1;
   nlohmann::ordered_json info_ = nlohmann::ordered_json::object();
-  std::ofstream metrics_;
 };
+
+// The numbers of the versions in a run's folder, ascending.
+std::vector<int> versions_in(const std::filesystem::path& run);
 
 // One version as ./runs shows it; `info` is run.json, empty where that is missing.
 struct RunEntry {

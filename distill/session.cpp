@@ -62,12 +62,9 @@ EvaluateOptions Session::evaluate_options(std::int64_t batch_size) const {
   return options;
 }
 
-Metrics Session::evaluate_validation(std::int64_t batch_size) const {
-  return evaluate(*model, train_data, validation, evaluate_options(batch_size));
-}
-
-std::map<std::string, std::string> checkpoint_metadata(const Session& session, const TrainConfig& config) {
-  const ModelSpec& spec = session.model->spec();
+std::map<std::string, std::string> checkpoint_metadata(const Model& model, const Session& session,
+                                                       const TrainConfig& config) {
+  const ModelSpec& spec = model.spec();
   return {{"arch", spec.arch},
           {"classes", std::to_string(spec.classes)},
           {"stem", spec.stem},
@@ -85,28 +82,30 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
   console.print("{}: {} on the {} test images of {}, {}, {}", config.name, config.model.arch,
                 counted(session.test_data.count()), config.data.dataset, config.precision,
                 kernels::backend(session.device).description());
-  console.line(session.init_report);
+  const std::unique_ptr<Model> model = make_network(config, session);
+  load_weights(*model, config.model.init);
+  console.print("weights from {}", config.model.init);
   std::vector<float> logits;
-  const Metrics m = evaluate(*session.model, session.test_data, session.test, session.evaluate_options(256),
+  const Metrics m = evaluate(*model, session.test_data, session.test, session.evaluate_options(256),
                              logits_path.empty() ? nullptr : &logits);
   console.print("test: loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %", m.loss, 100 * m.top1, 100 * m.top5);
   if (logits_path.empty()) return;
   NamedArray array;
   array.name = "logits";
-  array.shape = {m.samples, session.model->spec().classes};
+  array.shape = {m.samples, model->spec().classes};
   array.bytes.resize(logits.size() * sizeof(float));
   std::memcpy(array.bytes.data(), logits.data(), array.bytes.size());
-  write_safetensors(logits_path, {array}, checkpoint_metadata(session, config));
+  write_safetensors(logits_path, {array}, checkpoint_metadata(*model, session, config));
   console.print("logits in {}", logits_path);
 }
 
-std::string load_weights(Model& model, const std::string& file) {
+void load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip) {
   const SafetensorsFile weights = read_safetensors(file);
   LoadOptions options;
   options.arch = model.spec().arch;
-  options.classes = static_cast<int>(model.spec().classes);
+  if (skip.empty()) options.classes = static_cast<int>(model.spec().classes);
+  options.skip = skip;
   model.parameters().load(weights, options);
-  return fmt::format("weights from {}", file);
 }
 
 Session make_session(const TrainConfig& config) {
@@ -134,18 +133,25 @@ Session make_session(const TrainConfig& config) {
   session.augment = augment_params(config, dataset.train, true);
   session.preprocessing = augment_params(config, dataset.train, false);
 
+  const kernels::ImageSize size = kernels::augmented_size(session.augment, {dataset.train.height, dataset.train.width});
+  session.height = size.height;
+  session.width = size.width;
+  session.classes = config.model.classes > 0 ? config.model.classes : dataset.class_count();
+  check(session.classes >= dataset.class_count(), "[model] classes = {}: {} has {} classes", session.classes,
+        config.data.dataset, dataset.class_count());
+  return session;
+}
+
+std::unique_ptr<Model> make_network(const TrainConfig& config, const Session& session) {
   ModelSpec spec;
   spec.arch = config.model.arch;
-  spec.classes = config.model.classes > 0 ? config.model.classes : dataset.class_count();
+  spec.classes = session.classes;
   spec.stem = config.model.stem;
   spec.shortcut = config.model.shortcut;
   spec.zero_init_residual = config.model.zero_init_residual;
-  check(spec.classes >= dataset.class_count(), "[model] classes = {}: {} has {} classes", spec.classes,
-        config.data.dataset, dataset.class_count());
-  session.model = make_model(spec);
-  session.model->parameters().materialize(session.device, session.arithmetic.dtype, config.seed);
-  if (!config.model.init.empty()) session.init_report = load_weights(*session.model, config.model.init);
-  return session;
+  std::unique_ptr<Model> model = make_model(spec);
+  model->parameters().materialize(session.device, session.arithmetic.dtype, config.seed);
+  return model;
 }
 
 }  // namespace retort

@@ -35,25 +35,28 @@ struct Session {
   std::vector<std::int32_t> test;               // positions in test_data: all
   kernels::AugmentParams augment;               // training
   kernels::AugmentParams preprocessing;         // validation and test: normalisation only
-  std::unique_ptr<Model> model;
-  std::string init_report;  // one line about model.init, "" without
+  std::int64_t height = 0, width = 0;           // of the networks' input
+  std::int64_t classes = 0;
 
   EvaluateOptions evaluate_options(std::int64_t batch_size) const;
-  Metrics evaluate_validation(std::int64_t batch_size) const;
 };
 
-// Loads, splits and uploads the data; builds the network and fills it at random or from model.init.
+// Loads, splits and uploads the data.
 Session make_session(const TrainConfig& config);
+
+// Builds the network of [model] on the session's device and fills it at random.
+std::unique_ptr<Model> make_network(const TrainConfig& config, const Session& session);
 
 // Loads model.init, evaluates it on the test images and prints the result; nothing is trained and no run is made. With
 // `logits_path`, writes the logits, f32 [images, classes] in file order, as the safetensors array "logits".
 void evaluate_weights(const TrainConfig& config, const std::string& logits_path = "");
 
 // What a checkpoint says about itself, so that other programs can rebuild the network and its input from it.
-std::map<std::string, std::string> checkpoint_metadata(const Session& session, const TrainConfig& config);
+std::map<std::string, std::string> checkpoint_metadata(const Model& model, const Session& session,
+                                                       const TrainConfig& config);
 
-// Reads weights into the network; `file` is a safetensors file of ours or of PyTorch tools. Throws Error, one line.
-// Returns one line that says what was read.
-std::string load_weights(Model& model, const std::string& file);
+// Reads weights into the network; `file` is a safetensors file of ours or of PyTorch tools. Names that begin with one
+// of `skip` keep their values. Throws Error, one line.
+void load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip = {});
 
 }  // namespace retort

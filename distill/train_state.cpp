@@ -1,44 +1,113 @@
 #include "distill/train_state.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "engine/safetensors.h"
 
 namespace retort {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, batch, loss_sum, samples, metrics, epoch_seconds, best_top1,
-                                   best_epoch, seconds, stopped_early)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, batch, epoch_seconds, seconds, stopped_early)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LearnerState, loss_sum, samples, metrics, best_top1, best_epoch)
 
 namespace {
+
 constexpr const char* kStateKey = "retort.train_state";
+constexpr const char* kLearnersKey = "retort.learners";
+// Of the losses' trainable parts and of their optimizer.
+constexpr const char* kParts = "loss.";
+
+void append(std::vector<NamedArray>& all, std::vector<NamedArray> arrays, const std::string& prefix) {
+  for (NamedArray& array : arrays) {
+    array.name = prefix + array.name;
+    all.push_back(std::move(array));
+  }
 }
 
-void save_train_state(const std::string& path, const TrainState& state, const Model& model,
-                      const Optimizer& optimizer) {
-  std::vector<NamedArray> arrays = model.parameters().to_arrays();
-  optimizer.append_state(arrays);
+void append_store(std::vector<NamedArray>& all, const ParameterStore& store, const Optimizer& optimizer,
+                  const std::string& prefix) {
+  append(all, store.to_arrays(), prefix);
+  std::vector<NamedArray> moments;
+  optimizer.append_state(moments);
+  append(all, std::move(moments), prefix);
+}
+
+// The arrays whose names begin with `prefix`, without it; they leave `file`.
+SafetensorsFile take(SafetensorsFile& file, const std::string& prefix) {
+  SafetensorsFile part;
+  part.path = file.path;
+  part.metadata = file.metadata;
+  const auto mine = std::stable_partition(file.arrays.begin(), file.arrays.end(),
+                                          [&](const NamedArray& a) { return !a.name.starts_with(prefix); });
+  for (auto array = mine; array != file.arrays.end(); ++array) {
+    array->name.erase(0, prefix.size());
+    part.arrays.push_back(std::move(*array));
+  }
+  file.arrays.erase(mine, file.arrays.end());
+  return part;
+}
+
+void restore(ParameterStore& store, Optimizer& optimizer, SafetensorsFile file, const LoadOptions& options) {
+  optimizer.read_state(file);
+  std::erase_if(file.arrays, [](const NamedArray& a) { return a.name.starts_with(Optimizer::kStatePrefix); });
+  store.load(file, options);
+}
+
+void restore(Learner& learner, SafetensorsFile file) {
+  SafetensorsFile parts = take(file, kParts);
+  const bool wanted = learner.parts_optimizer != nullptr;
+  check(wanted || parts.arrays.empty(), "{}: holds trainable parts of losses that the config does not have", file.path);
+  LoadOptions options;
+  options.arch = learner.model->spec().arch;
+  options.classes = static_cast<int>(learner.model->spec().classes);
+  // Several learners of one file are of several networks: their arrays tell.
+  if (!learner.name.empty()) file.metadata.clear();
+  restore(learner.model->parameters(), *learner.optimizer, std::move(file), options);
+  parts.metadata.clear();
+  if (wanted) restore(*learner.objective->parts(), *learner.parts_optimizer, std::move(parts), {});
+}
+
+}  // namespace
+
+void save_train_state(const std::string& path, const TrainState& state, const std::vector<Learner>& learners) {
+  std::vector<NamedArray> arrays;
+  nlohmann::json states = nlohmann::json::object();
+  for (const Learner& learner : learners) {
+    append_store(arrays, learner.model->parameters(), *learner.optimizer, learner.state_prefix());
+    if (learner.parts_optimizer) {
+      append_store(arrays, *learner.objective->parts(), *learner.parts_optimizer, learner.state_prefix() + kParts);
+    }
+    states[learner.name] = learner.state;
+  }
+  const ModelSpec& spec = learners.at(0).model->spec();
   write_safetensors(path, arrays,
                     {{kStateKey, nlohmann::json(state).dump()},
-                     {"arch", model.spec().arch},
-                     {"classes", std::to_string(model.spec().classes)}});
+                     {kLearnersKey, states.dump()},
+                     {"arch", spec.arch},
+                     {"classes", std::to_string(spec.classes)}});
 }
 
-TrainState load_train_state(const std::string& path, Model& model, Optimizer& optimizer) {
+TrainState load_train_state(const std::string& path, std::vector<Learner>& learners) {
   SafetensorsFile file = read_safetensors(path);
   const std::string text = file.metadata_or(kStateKey, "");
   check(!text.empty(), "{}: is not the state of a training run (no \"{}\" in its metadata)", path, kStateKey);
   TrainState state;
   try {
     state = nlohmann::json::parse(text).get<TrainState>();
+    const nlohmann::json states = nlohmann::json::parse(file.metadata_or(kLearnersKey, "{}"));
+    for (Learner& learner : learners) {
+      check(states.contains(learner.name), "{}: knows no student \"{}\"; the config has changed since", path,
+            learner.name);
+      learner.state = states.at(learner.name).get<LearnerState>();
+    }
+    check(states.size() == learners.size(), "{}: is of {} students, the config has {}", path, states.size(),
+          learners.size());
   } catch (const nlohmann::json::exception& error) {
     fail("{}: the metadata \"{}\" is damaged: {}", path, kStateKey, error.what());
   }
-  optimizer.read_state(file);
-  std::erase_if(file.arrays, [](const NamedArray& a) { return a.name.starts_with(Optimizer::kStatePrefix); });
-  LoadOptions options;
-  options.arch = model.spec().arch;
-  options.classes = static_cast<int>(model.spec().classes);
-  model.parameters().load(file, options);
+  for (Learner& learner : learners) {
+    restore(learner, learner.name.empty() ? std::move(file) : take(file, learner.state_prefix()));
+  }
   return state;
 }
 

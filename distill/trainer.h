@@ -1,18 +1,23 @@
-// The training loop: epochs, schedule, evaluation, checkpoints, logs, early stopping, interruption, resumption.
+// The training loop: epochs, schedules, evaluation, checkpoints, logs, early stopping, interruption, resumption.
 //
-// After every epoch and on interruption the run's folder gets `last.safetensors` (weights) and `state.safetensors`
-// (everything: weights, optimizer, position, sums of the running epoch); `best.safetensors` whenever the validation
-// accuracy is the best so far. A resumed run reads state.safetensors alone, one file replaced atomically, and ends bit
-// for bit where an uninterrupted one ends.
+// After every epoch and on interruption the folder of each network gets `last.safetensors` (its weights) and the run's
+// folder `state.safetensors` (everything: weights, optimizers, the losses' trainable parts, position, sums of the
+// running epoch); `best.safetensors` whenever a network's validation accuracy is its best so far. A resumed run reads
+// state.safetensors alone, one file replaced atomically, and ends bit for bit where an uninterrupted one ends.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "distill/config.h"
+#include "distill/console.h"
+#include "distill/learner.h"
 #include "distill/run_directory.h"
 #include "distill/session.h"
+#include "distill/teacher.h"
+#include "engine/stream.h"
 
 namespace retort {
 
@@ -22,15 +27,50 @@ struct TrainerOptions {
   std::function<bool()> stop_requested;  // asked after every step; may be empty
 };
 
+struct LearnerResult {
+  std::optional<Metrics> test_last, test_best;  // best: none without a validation split
+};
+
 struct TrainSummary {
   bool finished = false;  // false: interrupted, can be resumed
   std::int64_t steps = 0;
-  std::optional<Metrics> test_last, test_best;
+  double seconds = 0;
+  std::vector<LearnerResult> learners;
   std::string run_path;
 };
 
-// Trains as the config says, printing progress on stdout. Throws Error on anything that ends the run early other than
-// an interruption: bad input, a full disk, a loss that is not finite (the last good files stay).
+// What the loop works on. `run` is the config that all learners share.
+struct TrainingJob {
+  const TrainConfig& run;
+  const std::string& resolved_config;  // as config.cfg keeps it
+  const Session& session;
+  std::vector<Learner>& learners;
+  const Teachers* teachers = nullptr;
+  int gradient_norms_every = 0;  // steps; 0: never
+};
+
+// A stream of its own for a whole run: CUDA's null stream cannot be captured.
+class RunStream {
+ public:
+  explicit RunStream(Device device);
+  ~RunStream();
+  RunStream(const RunStream&) = delete;
+  RunStream& operator=(const RunStream&) = delete;
+
+ private:
+  kernels::Backend& backend_;
+  Stream stream_;
+  StreamGuard guard_;
+};
+
+// A new version of the run, or the one to go on with.
+RunDirectory open_run(const TrainConfig& config, const TrainerOptions& options);
+
+// Trains until the last epoch, an early stop or an interruption, and tests. Throws Error on anything else that ends the
+// run: a full disk, a loss that is not finite (the last good files stay).
+TrainSummary run_training(const TrainingJob& job, RunDirectory& run, Console& console, const TrainerOptions& options);
+
+// Trains one network as the config says, printing progress on stdout.
 TrainSummary train(const TrainConfig& config, const TrainerOptions& options);
 
 }  // namespace retort

@@ -7,105 +7,151 @@
 
 namespace retort {
 
-TrainingStep::TrainingStep(Model& model, Objective& objective, Optimizer& optimizer, const DeviceData& data,
+TrainingStep::TrainingStep(std::vector<TrainedNetwork> networks, const Teachers* teachers, const DeviceData& data,
                            StepOptions options)
-    : model_(model), objective_(objective), optimizer_(optimizer), data_(data), options_(std::move(options)) {
+    : networks_(std::move(networks)), teachers_(teachers), data_(data), options_(std::move(options)) {
   const Device device = data_.labels.device();
-  const auto width = static_cast<std::int64_t>(1 + objective_.names().size());
-  metrics_ = Tensor::zeros({4}, DType::f64, device);
+  std::int64_t width = 0;
+  for (const TrainedNetwork& network : networks_) {
+    width += static_cast<std::int64_t>(1 + network.objective.names().size());
+    metrics_.push_back(Tensor::zeros({4}, DType::f64, device));
+  }
   record_ = Tensor::zeros({width}, DType::f64, device);
   log_ = Tensor::zeros({static_cast<std::int64_t>(kSlots), width}, DType::f64, device);
 }
 
-ForwardMode TrainingStep::mode_for(const BatchBuffers& buffers) const {
+ForwardMode TrainingStep::mode_for(const BatchBuffers& buffers, const TrainedNetwork& network) const {
   ForwardMode mode;
   mode.training = true;
   mode.math = options_.math;
-  mode.samples = {buffers.indices, buffers.epoch, options_.seed};
+  mode.samples = {buffers.indices, buffers.epoch, network.seed};
   return mode;
 }
 
-void TrainingStep::work(const BatchBuffers& buffers) {
+void TrainingStep::work(const BatchBuffers& buffers, int drawn) {
   buffers.produce();
-  ParameterStore& parameters = model_.parameters();
-  parameters.zero_grad();
-  {
-    const LossTerms terms = objective_.evaluate(buffers, mode_for(buffers));
-    accumulate_metrics(terms.logits.detach(), buffers.labels, metrics_);
-    const auto keep = [&](std::int64_t column, const Tensor& value) {
-      value.backend().convert(value, record_.slice(column, {1}).view(), current_stream(value.device()));
-    };
-    keep(0, terms.total);
-    for (std::size_t i = 0; i < terms.values.size(); ++i) keep(static_cast<std::int64_t>(i) + 1, terms.values[i]);
-    terms.total.backward();
+  TeacherBatch taught;
+  if (teachers_ != nullptr) taught = teachers_->forward(buffers.input, drawn);
+  std::int64_t column = 0;
+  const auto keep = [&](const Tensor& value) {
+    value.backend().convert(value, record_.slice(column++, {1}).view(), current_stream(value.device()));
+  };
+  for (std::size_t n = 0; n < networks_.size(); ++n) {
+    const TrainedNetwork& network = networks_[n];
+    ParameterStore* const parts = network.objective.parts();
+    network.model.parameters().zero_grad();
+    if (parts != nullptr) parts->zero_grad();
+    {
+      const ForwardMode mode = mode_for(buffers, network);
+      const LossTerms terms = network.objective.evaluate({buffers, mode, teachers_, &taught});
+      accumulate_metrics(terms.logits.detach(), buffers.labels, metrics_[n]);
+      keep(terms.total);
+      for (const Tensor& value : terms.values) keep(value);
+      terms.total.backward();
+    }
+    network.model.parameters().finish_grad();
+    if (parts != nullptr) parts->finish_grad();
+    for (Optimizer* const optimizer : network.optimizers) optimizer->step();
   }
-  parameters.finish_grad();
-  optimizer_.step();
 }
 
-void TrainingStep::run(std::span<const std::int32_t> batch, int epoch, double lr) {
+void TrainingStep::run(std::span<const std::int32_t> batch, int epoch, std::span<const double> lr) {
   check(!full(), "training step: drain() was not called in time");
-  auto found = slots_.find(batch.size());
-  if (found == slots_.end()) {
+  auto found = buffers_.find(batch.size());
+  if (found == buffers_.end()) {
     BatchBuffers buffers(data_, static_cast<std::int64_t>(batch.size()), options_.dtype, options_.augment);
-    found = slots_.emplace(batch.size(), Slot{std::move(buffers), 0, nullptr}).first;
+    found = buffers_.emplace(batch.size(), std::move(buffers)).first;
   }
-  Slot& slot = found->second;
-  slot.buffers.set(batch, epoch);
-  optimizer_.advance(lr);
+  BatchBuffers& buffers = found->second;
+  buffers.set(batch, epoch);
+  StepRecords records;
+  records.samples = static_cast<std::int64_t>(batch.size());
+  for (std::size_t n = 0; n < networks_.size(); ++n) {
+    networks_[n].objective.prepare(epoch);
+    for (Optimizer* const optimizer : networks_[n].optimizers) optimizer->advance(lr[n]);
+    records.networks.push_back({.lr = lr[n]});
+  }
+  records.step = networks_.at(0).optimizers.at(0)->steps();
+  const int drawn = teachers_ == nullptr ? 0 : teachers_->draw(records.step);
 
   const Device device = data_.labels.device();
   kernels::Backend& backend = data_.labels.backend();
   const Stream stream = current_stream(device);
+  last_ = {batch.size(), drawn};
+  Slot& slot = slots_[last_];
   if (device.is_cpu() || slot.runs == 0) {
-    work(slot.buffers);
+    work(buffers, drawn);
   } else {
-    if (!slot.graph) slot.graph = backend.capture(stream, [&] { work(slot.buffers); });
+    if (!slot.graph) slot.graph = backend.capture(stream, [&] { work(buffers, drawn); });
     slot.graph->replay(stream);
   }
   ++slot.runs;
-  last_slot_ = &slot;
 
   const std::int64_t width = record_.numel();
   backend.copy(record_, log_.slice(static_cast<std::int64_t>(pending_.size()) * width, {width}).view(), stream);
-  StepRecord record;
-  record.step = optimizer_.steps();
-  record.samples = static_cast<std::int64_t>(batch.size());
-  record.lr = lr;
-  pending_.push_back(std::move(record));
+  pending_.push_back(std::move(records));
 }
 
-std::vector<StepRecord> TrainingStep::drain() {
+std::vector<StepRecords> TrainingStep::drain() {
   const std::vector<double> values = pending_.empty() ? std::vector<double>() : log_.to_host<double>();
-  const auto width = static_cast<std::size_t>(record_.numel());
-  for (std::size_t i = 0; i < pending_.size(); ++i) {
-    const double* row = values.data() + i * width;
-    pending_[i].loss = row[0];
-    pending_[i].terms.assign(row + 1, row + width);
+  const double* next = values.data();
+  for (StepRecords& records : pending_) {
+    for (std::size_t n = 0; n < networks_.size(); ++n) {
+      const std::size_t terms = networks_[n].objective.names().size();
+      records.networks[n].loss = *next++;
+      records.networks[n].terms.assign(next, next + terms);
+      next += terms;
+    }
   }
   return std::exchange(pending_, {});
 }
 
-std::string TrainingStep::first_nonfinite() const {
+std::string TrainingStep::first_nonfinite(std::size_t network) const {
   const autograd::NoGradGuard no_grad;
   const auto bad = [](const Tensor& t) {
     const Tensor count = Tensor::zeros({1}, DType::i32, t.device());
     t.backend().accumulate_nonfinite(t, count.view(), current_stream(t.device()));
     return count.to_host<std::int32_t>()[0] > 0;
   };
-  for (const auto& parameter : model_.parameters().parameters()) {
+  const Model& model = networks_.at(network).model;
+  for (const auto& parameter : model.parameters().parameters()) {
     if (bad(parameter->value)) return "parameter " + parameter->name;
   }
-  check(last_slot_ != nullptr, "training step: first_nonfinite() before any step");
-  const BatchBuffers& batch = last_slot_->buffers;
+  check(last_.first > 0, "training step: first_nonfinite() before any step");
+  const BatchBuffers& batch = buffers_.at(last_.first);
   batch.produce();
   if (bad(batch.input)) return "the network's input";
-  const std::vector<std::string> names = model_.tap_names();
-  const ModelOutput output = model_.forward(batch.input, mode_for(batch), TapNames(names.begin(), names.end()));
+  const std::vector<std::string> names = model.tap_names();
+  const ModelOutput output =
+      model.forward(batch.input, mode_for(batch, networks_[network]), TapNames(names.begin(), names.end()));
   for (const std::string& name : names) {
     if (bad(output.taps.at(name))) return "feature map " + name;
   }
   return bad(output.logits) ? "the logits" : "the loss itself";
+}
+
+std::vector<double> TrainingStep::gradient_norms(std::size_t number) const {
+  const TrainedNetwork& network = networks_.at(number);
+  const BatchBuffers& batch = buffers_.at(last_.first);
+  batch.produce();
+  TeacherBatch taught;
+  if (teachers_ != nullptr) taught = teachers_->forward(batch.input, last_.second);
+  ForwardMode mode = mode_for(batch, network);
+  mode.update_statistics = false;
+  ParameterStore& parameters = network.model.parameters();
+  ParameterStore* const parts = network.objective.parts();
+  const Tensor norm = Tensor::zeros({1}, DType::f64, parameters.device());
+  std::vector<double> norms;
+  for (std::size_t term = 0; term < network.objective.names().size(); ++term) {
+    parameters.zero_grad();
+    if (parts != nullptr) parts->zero_grad();
+    const LossTerms terms = network.objective.evaluate({batch, mode, teachers_, &taught});
+    terms.weighted.at(term).backward();
+    parameters.finish_grad();
+    norm.backend().norm(parameters.gradients(), norm.view(), current_stream(norm.device()));
+    norms.push_back(norm.item());
+  }
+  return norms;
 }
 
 }  // namespace retort

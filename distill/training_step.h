@@ -1,4 +1,5 @@
-// One step: gather and augment the batch, forward, losses, backward, clip, optimizer, metrics.
+// One step of all networks in training: gather and augment the batch, the teachers forward, and for each network
+// forward, losses, backward, clip, optimizer, metrics.
 //
 // Nothing in it waits for the device. The first batch of a size runs directly, which lets libraries pick their
 // algorithms; from the second on, a CUDA device replays one graph of the whole step. What a step logs is copied to a
@@ -19,63 +20,83 @@
 
 namespace retort {
 
+// What a step trains.
+struct TrainedNetwork {
+  Model& model;
+  Objective& objective;
+  std::vector<Optimizer*> optimizers;  // of the network's parameters, and of the objective's parts where it has any
+  std::uint64_t seed = 0;              // of its dropout
+};
+
+// What one network did in a step.
 struct StepRecord {
-  std::int64_t step = 0;  // number of the step, from 1
-  std::int64_t samples = 0;
   double lr = 0;
   double loss = 0;
-  std::vector<double> terms;  // unweighted, in the order of Objective::names()
+  std::vector<double> terms = {};  // unweighted, in the order of Objective::names()
+};
+
+struct StepRecords {
+  std::int64_t step = 0;  // number of the step, from 1
+  std::int64_t samples = 0;
+  std::vector<StepRecord> networks;  // in the constructor's order
 };
 
 struct StepOptions {
   kernels::AugmentParams augment;
   DType dtype = DType::f32;  // of the input and the activations
   Math math = Math::standard;
-  std::uint64_t seed = 0;
 };
 
 class TrainingStep {
  public:
-  // All references must outlive the step. The model's parameters, the data and the optimizer share one device.
-  TrainingStep(Model& model, Objective& objective, Optimizer& optimizer, const DeviceData& data, StepOptions options);
+  // All references must outlive the step. Parameters, data, optimizers and teachers share one device; `teachers` is
+  // null where nothing is distilled.
+  TrainingStep(std::vector<TrainedNetwork> networks, const Teachers* teachers, const DeviceData& data,
+               StepOptions options);
 
-  // Queues one step on the samples `batch` at learning rate `lr`; `epoch` counts from 0.
-  void run(std::span<const std::int32_t> batch, int epoch, double lr);
+  // Queues one step on the samples `batch`, each network at its learning rate; `epoch` counts from 0.
+  void run(std::span<const std::int32_t> batch, int epoch, std::span<const double> lr);
   // True when drain() must be called before the next run().
   bool full() const { return pending_.size() == kSlots; }
   // Waits for the device; the records of all steps since the last call, in order.
-  std::vector<StepRecord> drain();
+  std::vector<StepRecords> drain();
 
-  // For the message that stops a run: the first tensor with a NaN or infinity - a parameter, the input, or a feature
-  // map of another forward pass on the batch last run. Waits for the device.
-  std::string first_nonfinite() const;
+  // For the message that stops a run: the first tensor of a network with a NaN or infinity - a parameter, the input, or
+  // a feature map of another forward pass on the batch last run. Waits for the device.
+  std::string first_nonfinite(std::size_t network) const;
 
-  // f64 [4], see accumulate_metrics: sums over the batches since the last fill(0).
-  const Tensor& metrics() const { return metrics_; }
+  // Of the batch last run, at the weights after it: the norm of the gradient that each term of the objective
+  // contributes to the network's parameters, by its weight. One forward and backward pass a term; running statistics
+  // stay as they are. Waits for the device.
+  std::vector<double> gradient_norms(std::size_t network) const;
+
+  // f64 [4] of a network, see accumulate_metrics: sums over the batches since the last fill(0).
+  const Tensor& metrics(std::size_t network) const { return metrics_.at(network); }
 
  private:
   static constexpr std::size_t kSlots = 64;
 
+  // A step's work differs by batch size (an epoch's last may be smaller) and by the teacher that was drawn.
+  using SlotKey = std::pair<std::size_t, int>;
   struct Slot {
-    BatchBuffers buffers;
     std::int64_t runs = 0;
     std::unique_ptr<kernels::Graph> graph;
   };
 
-  void work(const BatchBuffers& buffers);
-  ForwardMode mode_for(const BatchBuffers& buffers) const;
+  void work(const BatchBuffers& buffers, int drawn);
+  ForwardMode mode_for(const BatchBuffers& buffers, const TrainedNetwork& network) const;
 
-  Model& model_;
-  Objective& objective_;
-  Optimizer& optimizer_;
+  std::vector<TrainedNetwork> networks_;
+  const Teachers* teachers_;
   DeviceData data_;
   StepOptions options_;
-  std::map<std::size_t, Slot> slots_;  // by batch size: the full one and the last of an epoch
-  Slot* last_slot_ = nullptr;
-  Tensor metrics_;
-  Tensor record_;  // f64 [1 + terms]: loss and terms of the step just run
-  Tensor log_;     // f64 [kSlots, 1 + terms]
-  std::vector<StepRecord> pending_;
+  std::map<std::size_t, BatchBuffers> buffers_;  // by batch size
+  std::map<SlotKey, Slot> slots_;
+  SlotKey last_{0, 0};
+  std::vector<Tensor> metrics_;
+  Tensor record_;  // f64: loss and terms of the step just run, network by network
+  Tensor log_;     // f64 [kSlots, the same]
+  std::vector<StepRecords> pending_;
 };
 
 }  // namespace retort

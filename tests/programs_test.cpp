@@ -124,14 +124,29 @@ class Programs : public ::testing::Test {
   }
 
   void expect_same_results(const std::string& expected, const std::string& actual) const {
-    for (const char* file : {"last.safetensors", "best.safetensors", "state.safetensors"}) {
-      const std::string a = read_file(run(expected) / file), b = read_file(run(actual) / file);
+    expect_same_folders(run(expected), run(actual));
+  }
+
+  // state.safetensors is left out: it holds the time taken.
+  static void expect_same_folders(const fs::path& expected, const fs::path& actual) {
+    for (const char* file : {"last.safetensors", "best.safetensors"}) {
+      const std::string a = read_file(expected / file), b = read_file(actual / file);
       ASSERT_FALSE(a.empty()) << file;
-      if (std::string(file) == "state.safetensors") continue;  // holds the time taken
       EXPECT_TRUE(a == b) << file << " differs";
     }
-    EXPECT_EQ(losses(run(expected)), losses(run(actual)));
+    EXPECT_EQ(losses(expected), losses(actual));
   }
+
+  // A config of a distillation of the trained tiny network (in `teachers`), with these blocks at its end.
+  fs::path distill_config(const std::string& blocks) const {
+    const fs::path path = folder_ / "student.cfg";
+    write_file(path,
+               "extends = \"tiny.cfg\"\nname = \"student\"\n[train]\nlabel_smoothing = 0\n[distill]\n"
+               "teacher_tolerance = 1\n[[teacher]]\npath = \"teachers/tiny\"\n" +
+                   blocks);
+    return path;
+  }
+  fs::path student_run(const std::string& root) const { return folder_ / root / "student" / "v1"; }
 
   // All that metrics.jsonl holds, times left out.
   static std::vector<std::string> losses(const fs::path& folder) {
@@ -155,8 +170,13 @@ class Programs : public ::testing::Test {
 
   // Starts training and sends `signal` once `steps` steps are logged.
   Result train_and_signal(const std::string& root, std::size_t steps, int signal) const {
-    const pid_t child = start("train", {config().string(), "--set", "output.root=" + root});
-    while (steps_logged(run(root)) < steps) {
+    return signal_after("train", config(), root, run(root), steps, signal);
+  }
+
+  Result signal_after(const std::string& program, const fs::path& config_file, const std::string& root,
+                      const fs::path& logged, std::size_t steps, int signal) const {
+    const pid_t child = start(program, {config_file.string(), "--set", "output.root=" + root});
+    while (steps_logged(logged) < steps) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       if (waitpid(child, nullptr, WNOHANG) == child) ADD_FAILURE() << "ended early: " << read_file(folder_ / "err");
       if (HasFailure()) return {};
@@ -323,6 +343,111 @@ TEST_F(Programs, AFullDiskLeavesTheLastGoodCheckpoint) {
   }
   const Result recovered = train({"--resume", "--set", "train.epochs=8"});
   EXPECT_EQ(recovered.exit_code, 0) << recovered.err;
+}
+
+constexpr const char* kLosses = R"([[loss]]
+type = "cross_entropy"
+weight = 0.5
+[[loss]]
+type = "soft_targets"
+temperature = 4
+[[loss]]
+type = "fitnet"
+weight = 2
+schedule = { type = "warmup", epochs = 2 }
+)";
+
+TEST_F(Programs, DistillLogsTermsAndPrintsTheTable) {
+  train_whole("teachers");
+  const Result result = call("distill", {distill_config(kLosses).string(), "--set", "distill.baseline=teachers/tiny",
+                                         "--set", "distill.gradient_norms_every=5"});
+  ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("teacher 1: resnet8"), HasSubstr("baseline"), HasSubstr("student"),
+                                HasSubstr("agrees with teacher"), HasSubstr("distillation")));
+  std::size_t norms = 0;
+  std::ifstream log(student_run("runs") / "metrics.jsonl");
+  for (std::string line; std::getline(log, line);) {
+    const auto object = nlohmann::json::parse(line);
+    if (object["kind"] == "gradient_norms") {
+      ++norms;
+      for (const char* term : {"cross_entropy", "soft_targets", "fitnet"}) EXPECT_GT(object["terms"][term], 0.0);
+    }
+    if (object["kind"] != "step") continue;
+    double total = 0;
+    for (const auto& [term, value] : object["terms"].items()) {
+      total += value.get<double>() * object["weights"][term].get<double>();
+    }
+    EXPECT_NEAR(object["loss"].get<double>(), total, 1e-5 * total);
+    EXPECT_EQ(object["weights"]["fitnet"].get<double>(), object["epoch"].get<int>() == 1 ? 1.0 : 2.0);
+  }
+  EXPECT_EQ(norms, 4u);
+  // The student's checkpoint holds the student alone.
+  const std::string weights = read_file(student_run("runs") / "last.safetensors");
+  EXPECT_EQ(weights.find("fitnet"), std::string::npos);
+  EXPECT_NE(read_file(student_run("runs") / "state.safetensors").find("loss.fitnet.conv1.weight"), std::string::npos);
+  for (const char* name : {"results.txt", "results.csv", "curves.csv"}) {
+    EXPECT_TRUE(fs::exists(student_run("runs") / name)) << name;
+  }
+  // The resolved config repeats the run.
+  const Result again = call("distill", {(student_run("runs") / "config.cfg").string(), "--set", "output.root=b"});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  expect_same_folders(student_run("runs"), student_run("b"));
+}
+
+TEST_F(Programs, AnInterruptedDistillationResumesBitForBit) {
+  train_whole("teachers");
+  const fs::path file = distill_config(kLosses);
+  ASSERT_EQ(call("distill", {file.string(), "--set", "output.root=whole"}).exit_code, 0);
+  const Result cut = signal_after("distill", file, "cut", student_run("cut"), 7, SIGINT);
+  EXPECT_EQ(cut.exit_code, 130) << cut.err;
+  const Result resumed = call("distill", {file.string(), "--resume", "--set", "output.root=cut"});
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+  expect_same_folders(student_run("whole"), student_run("cut"));
+}
+
+TEST_F(Programs, SeveralStudentsEqualOneAtATime) {
+  train_whole("teachers");
+  const std::string one = "[[student]]\nname = \"kd\"\nseeds = [5, 6]\n[[student.loss]]\ntype = \"soft_targets\"\n";
+  const std::string two = "[[student]]\nname = \"plain\"\n[[student.loss]]\ntype = \"cross_entropy\"\n";
+  ASSERT_EQ(
+      call("distill", {distill_config("[[loss]]\ntype = \"soft_targets\"\n").string(), "--set", "output.root=alone"})
+          .exit_code,
+      0);
+  const Result together = call("distill", {distill_config(one + two).string(), "--set", "output.root=together"});
+  ASSERT_EQ(together.exit_code, 0) << together.out << together.err;
+  EXPECT_THAT(together.out, AllOf(HasSubstr("kd (2 runs)"), HasSubstr("±"), HasSubstr("plain")));
+  expect_same_folders(student_run("alone"), student_run("together") / "kd-5");
+  EXPECT_FALSE(read_file(student_run("together") / "kd-5/last.safetensors") ==
+               read_file(student_run("together") / "kd-6/last.safetensors"));
+  const Result cut = signal_after("distill", folder_ / "student.cfg", "cut", student_run("cut") / "plain", 9, SIGKILL);
+  EXPECT_EQ(cut.exit_code, 128 + SIGKILL);
+  ASSERT_EQ(call("distill", {(folder_ / "student.cfg").string(), "--resume", "--set", "output.root=cut"}).exit_code, 0);
+  for (const char* name : {"kd-5", "kd-6", "plain"}) {
+    expect_same_folders(student_run("together") / name, student_run("cut") / name);
+  }
+}
+
+TEST_F(Programs, DistillRefusesTeachersThatAreOfNoUse) {
+  train_whole("teachers");
+  const fs::path file = distill_config("[[loss]]\ntype = \"soft_targets\"\n");
+  const auto distill = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), file.string());
+    return call("distill", more);
+  };
+  const fs::path weights = run("teachers") / "best.safetensors";
+  const std::string good = read_file(weights);
+  expect_error(distill({"--set", "teacher.0.path=nowhere"}), AllOf(HasSubstr("nowhere"), HasSubstr("teacher")));
+  expect_error(distill({"--set", "model.classes=30"}), AllOf(HasSubstr("20 classes"), HasSubstr("30")));
+  expect_error(distill({"--set", "loss.0.type=soft_target"}), HasSubstr("soft_targets"));
+  expect_error(distill({"--set", "loss.0.temperature=0"}), HasSubstr("temperature"));
+  std::string flipped = good;
+  flipped[flipped.size() / 2] ^= 0x10;
+  write_file(weights, flipped);
+  expect_error(distill({}), HasSubstr("best.safetensors"));
+  write_file(weights, good);
+  write_file(file, "extends = \"tiny.cfg\"\n[[loss]]\ntype = \"soft_targets\"\n");
+  expect_error(distill({}), HasSubstr("[[teacher]]"));
+  EXPECT_FALSE(fs::exists(folder_ / "runs/student")) << "a bad config must not leave a run behind";
 }
 
 TEST_F(Programs, ALossThatIsNotFiniteStopsTheRunAndNamesTheTensor) {

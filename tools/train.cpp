@@ -2,23 +2,12 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
-#include <atomic>
-#include <csignal>
 
 #include "distill/trainer.h"
+#include "tools/interrupt.h"
 #include "tools/program.h"
 
 namespace {
-
-// A lock-free atomic is what a signal handler may write and threads may read.
-std::atomic<int> interrupts{0};
-
-void on_interrupt(int signal) {
-  if (interrupts.fetch_add(1) > 0) {  // the second time, at once
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
-  }
-}
 
 int run(int argc, char** argv) {
   CLI::App app{"Trains an image classifier as a config file says.", "train"};
@@ -49,9 +38,8 @@ int run(int argc, char** argv) {
   retort::TrainerOptions options;
   options.resume = resume;
   if (version_option->count() > 0) options.version = version;
-  options.stop_requested = [] { return interrupts.load() > 0; };
-  std::signal(SIGINT, on_interrupt);
-  std::signal(SIGTERM, on_interrupt);
+  options.stop_requested = [] { return retort::tools::interrupts.load() > 0; };
+  retort::tools::catch_interrupts();
   const retort::TrainSummary summary = retort::train(config, options);
   if (summary.finished) return 0;
   fmt::print("interrupted after step {}; to go on: {} {} --resume\n", summary.steps, argv[0], config_path);

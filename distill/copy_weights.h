@@ -1,0 +1,16 @@
+// Starting a student from its teacher's weights.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/model.h"
+
+namespace retort {
+
+// Fills every parameter and statistic of `student` whose name and shape the checkpoint `file` has. `drop_blocks` are
+// blocks of the checkpoint ("layer1.1") that are left out first; those after them move up. Throws Error where the
+// checkpoint has no such block or nothing fits. Returns one line that says how many parameters were copied.
+std::string copy_weights(Model& student, const std::string& file, const std::vector<std::string>& drop_blocks);
+
+}  // namespace retort

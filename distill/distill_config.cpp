@@ -1,0 +1,173 @@
+#include "distill/distill_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+namespace retort {
+namespace {
+
+TeacherConfig read_teacher(ConfigSection& section) {
+  TeacherConfig c;
+  c.where = section.where() + ": [[teacher]]";
+  section.read("path", c.path);
+  if (c.path.empty()) section.reject("needs a path: a run (runs/NAME), a version of it or a .safetensors file");
+  if (section.has("precision")) section.read_choice("precision", c.precision, {"f64", "f32", "tf32", "bf16"});
+  section.read("fold", c.fold);
+  for (const auto& [key, field] : {std::pair{"arch", &c.arch}, {"stem", &c.stem}, {"shortcut", &c.shortcut}}) {
+    if (section.has(key)) section.read(key, *field);
+  }
+  section.finish();
+  return c;
+}
+
+struct Losses {
+  std::vector<LossConfig> losses;
+  ConfigArray resolved;
+};
+
+Losses read_losses(ConfigSection& top, const DistillConfig& config) {
+  Losses out;
+  const auto teachers = static_cast<int>(config.teachers.size());
+  for (ConfigSection& section : top.sections("loss")) {
+    LossConfig c;
+    section.read_choice("type", c.type, loss_types());
+    if (c.type.empty()) section.reject(fmt::format("needs a type: {}", fmt::join(loss_types(), ", ")));
+    c.where = fmt::format("{}: [[loss]] type = \"{}\"", section.where(), c.type);
+    if (c.type != "cross_entropy" && teachers == 0) {
+      section.reject("type", "learns from a teacher, but there is no [[teacher]] block");
+    }
+    section.read("weight", c.weight, Range::at_least(0));
+    section.read("teacher", c.teacher, Range::closed(0, teachers));
+    if (c.teacher > 0 && config.combine == Combine::random) {
+      section.reject("teacher", "cannot be chosen where [distill] combine = \"random\" draws one");
+    }
+    c.schedule = read_weight_schedule(section);
+    c.build = loss_reader(c.type)(section);
+    section.finish();
+    out.resolved.push_back(config_value(section.resolved()));
+    out.losses.push_back(std::move(c));
+  }
+  return out;
+}
+
+// What a [[student]] block may set for itself; the rest belongs to the batch that all of them share.
+const std::vector<std::string>& student_tables() {
+  static const std::vector<std::string> tables{"model", "optimizer", "schedule", "loss"};
+  return tables;
+}
+
+// The config that a student would have alone: the top level, with the block's tables on top.
+ConfigValue student_tree(const ConfigValue& tree, ConfigSection& block) {
+  ConfigValue own = tree;
+  for (const char* key : {"teacher", "student", "distill", "name", "seed"}) own.table().erase(key);
+  ConfigTable over;
+  for (const std::string& key : student_tables()) {
+    if (const ConfigValue* value = block.value(key)) over[key] = *value;
+  }
+  merge_tables(own.table(), over);
+  return own;
+}
+
+StudentConfig make_student(const ConfigValue& tree, const DistillConfig& config, const std::string& name,
+                           const std::string& group, std::uint64_t seed, ConfigArray& resolved) {
+  StudentConfig student;
+  ConfigSection top(tree, "");
+  student.name = name;
+  student.group = group;
+  student.train = read_train_config(top, config.run.name);
+  student.train.seed = seed;
+  Losses losses = read_losses(top, config);
+  top.finish();
+  if (losses.losses.empty()) top.reject("[[student]] " + name + " has no [[loss]]");
+  student.losses = std::move(losses.losses);
+  const ConfigTable whole = to_table(student.train);
+  resolved.push_back(config_value(ConfigTable{{"name", config_value(name)},
+                                              {"group", config_value(group)},
+                                              {"seeds", config_list(std::vector<std::int64_t>{std::int64_t(seed)})},
+                                              {"model", whole.at("model")},
+                                              {"optimizer", whole.at("optimizer")},
+                                              {"schedule", whole.at("schedule")},
+                                              {"loss", config_value(std::move(losses.resolved))}}));
+  return student;
+}
+
+void read_students(ConfigSection& top, const ConfigValue& tree, DistillConfig& config, ConfigArray& resolved) {
+  std::set<std::string> names;
+  for (ConfigSection& block : top.sections("student")) {
+    std::string name, group;
+    int runs = 1;
+    std::vector<int> seeds;
+    block.read("name", name);
+    block.read("group", group);
+    block.read("runs", runs, Range::at_least(1));
+    block.read("seeds", seeds, Range::at_least(0));
+    const bool usable = !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+    });
+    if (!usable) block.reject("name", "names a folder: expected letters, digits, '-', '_' and '.'");
+    if (block.has("runs") && !seeds.empty()) block.reject("runs", "and seeds say the same thing; give one of them");
+    if (seeds.empty()) {
+      for (int i = 0; i < runs; ++i) seeds.push_back(static_cast<int>(config.run.seed) + i);
+    }
+    const ConfigValue own = student_tree(tree, block);
+    block.finish();
+    for (const int seed : seeds) {
+      const std::string full = seeds.size() == 1 ? name : fmt::format("{}-{}", name, seed);
+      if (!names.insert(full).second) block.reject("name", "is taken by another student");
+      config.students.push_back(
+          make_student(own, config, full, group.empty() ? name : group, static_cast<std::uint64_t>(seed), resolved));
+    }
+  }
+}
+
+}  // namespace
+
+DistillConfig distill_config_of(const ConfigValue& tree, const std::string& default_name) {
+  DistillConfig config;
+  ConfigSection top(tree, "");
+  config.run = read_train_config(top, default_name);
+
+  ConfigArray teachers;
+  for (ConfigSection& section : top.sections("teacher")) {
+    config.teachers.push_back(read_teacher(section));
+    teachers.push_back(config_value(section.resolved()));
+  }
+  ConfigSection distill = top.section("distill");
+  std::string combine = "mean_softmax";
+  distill.read_choice("combine", combine, combine_names());
+  config.combine = combine_of(combine);
+  distill.read("baseline", config.baseline);
+  distill.read("gradient_norms_every", config.gradient_norms_every, Range::at_least(0));
+  distill.read("teacher_tolerance", config.teacher_tolerance, Range::closed(0, 1));
+  distill.finish();
+
+  ConfigTable resolved = to_table(config.run);
+  if (top.has("student")) {
+    ConfigArray students;
+    read_losses(top, config);  // those that all students share by default are checked even where each has its own
+    read_students(top, tree, config, students);
+    resolved["student"] = config_value(std::move(students));
+  } else {
+    StudentConfig only;
+    only.train = config.run;
+    Losses losses = read_losses(top, config);
+    if (losses.losses.empty()) top.reject("has no [[loss]] block; ./train is for training without one");
+    only.losses = std::move(losses.losses);
+    resolved["loss"] = config_value(std::move(losses.resolved));
+    config.students.push_back(std::move(only));
+  }
+  top.finish();
+  resolved["teacher"] = config_value(std::move(teachers));
+  resolved["distill"] = config_value(distill.resolved());
+  config.resolved = to_toml(resolved);
+  return config;
+}
+
+DistillConfig load_distill_config(const std::string& path, const std::vector<std::string>& overrides) {
+  return distill_config_of(load_config_tree(path, overrides), std::filesystem::path(path).stem().string());
+}
+
+}  // namespace retort

@@ -1,0 +1,45 @@
+// What a distillation tells at its end: teacher, baseline and students side by side.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "distill/distill_config.h"
+#include "distill/trainer.h"
+
+namespace retort {
+
+// One line of the table: a network, or the students of one group.
+struct ReportRow {
+  std::string name, arch;
+  std::int64_t parameters = 0;
+  std::vector<Metrics> last, best;  // on the test images, one a run; best may be empty
+  std::optional<double> seconds;    // of training
+};
+
+// A run of the same student without a teacher: what distillation has to beat.
+struct Baseline {
+  std::string path;        // of the version
+  std::string checkpoint;  // its best.safetensors
+  std::optional<double> seconds;
+};
+
+// `configured` names it ("none": no comparison); where that is "", the newest finished run below [output] root whose
+// config is the student's but for name, seed and device, and that was trained without a teacher.
+std::optional<Baseline> find_baseline(const StudentConfig& student, const std::string& configured);
+
+struct MeanDeviation {
+  double mean = 0, deviation = 0;  // the latter of the sample (n - 1), 0 for a single value
+};
+MeanDeviation mean_deviation(const std::vector<double>& values);
+
+std::string report_table(const std::vector<ReportRow>& rows);
+std::string report_csv(const std::vector<ReportRow>& rows);
+// One sentence a student row: did it beat the baseline?
+std::vector<std::string> verdicts(const ReportRow& baseline, const std::vector<ReportRow>& students);
+
+// The learners' metrics.jsonl, epoch by epoch, mean and deviation over the runs of each group, as CSV.
+std::string curves_csv(const std::vector<Learner>& learners);
+
+}  // namespace retort

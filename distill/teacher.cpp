@@ -1,0 +1,245 @@
+#include "distill/teacher.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+
+#include "data/random_stream.h"
+#include "distill/run_directory.h"
+#include "engine/autograd.h"
+#include "engine/ops.h"
+#include "engine/stream.h"
+#include "engine/suggest.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+ModelSpec spec_of(const TeacherConfig& config, const SafetensorsFile& file, std::int64_t classes) {
+  // What the block says counts before what the file says: others use these keys for words of their own.
+  const auto known = [&](const char* key, const std::string& given, const std::string& fallback) {
+    return !given.empty() ? given : file.metadata_or(key, fallback);
+  };
+  ModelSpec spec;
+  spec.arch = known("arch", config.arch, "");
+  check(!spec.arch.empty(), "{}: {} does not say its architecture; add arch = \"...\" to the block", config.where,
+        file.path);
+  spec.stem = known("stem", config.stem, spec.stem);
+  spec.shortcut = known("shortcut", config.shortcut, spec.shortcut);
+  spec.classes = classes;
+  const std::string recorded = file.metadata_or("classes", "");
+  check(recorded.empty() || recorded == std::to_string(classes),
+        "{}: the teacher {} tells {} classes apart, the student {}; they must be the same", config.where, file.path,
+        recorded, classes);
+  return spec;
+}
+
+void check_finite(const Model& model, const std::string& file) {
+  const Tensor count = Tensor::zeros({1}, DType::i32, model.parameters().device());
+  for (const auto& parameter : model.parameters().parameters()) {
+    count.backend().accumulate_nonfinite(parameter->value, count.view(), current_stream(count.device()));
+    check(count.item() == 0, "{}: {} holds NaN or infinity; the teacher is of no use", file, parameter->name);
+  }
+}
+
+std::optional<std::array<double, 3>> three_numbers(const std::string& text) {
+  std::istringstream in(text);
+  std::array<double, 3> values{};
+  for (double& v : values) {
+    if (!(in >> v)) return std::nullopt;
+  }
+  return values;
+}
+
+std::optional<double> number(const std::string& text) {
+  std::istringstream in(text);
+  double value = 0;
+  return in >> value ? std::optional(value) : std::nullopt;
+}
+
+TrainConfig with_precision(const TrainConfig& run, const std::string& precision) {
+  TrainConfig config = run;
+  if (!precision.empty()) config.precision = precision;
+  return config;
+}
+
+// A checkpoint in a version's folder, or "".
+std::string checkpoint_in(const fs::path& folder) {
+  for (const char* name : {"best.safetensors", "last.safetensors"}) {
+    if (fs::exists(folder / name)) return (folder / name).string();
+  }
+  return "";
+}
+
+}  // namespace
+
+NetworkShape network_shape(const Model& model, const Session& session, DType dtype) {
+  const autograd::NoGradGuard no_grad;
+  const std::vector<std::string> names = model.tap_names();
+  const Tensor image = Tensor::zeros({1, session.height, session.width, 3}, dtype, session.device);
+  const ModelOutput output = model.forward(image, {}, TapNames(names.begin(), names.end()));
+  NetworkShape shape;
+  shape.arch = model.spec().arch;
+  shape.classes = model.spec().classes;
+  shape.stages = model.stage_names();
+  for (const auto& [name, value] : output.taps) shape.taps[name] = value.shape();
+  return shape;
+}
+
+Combine combine_of(const std::string& name) {
+  return name == "mean_logits" ? Combine::mean_logits : name == "random" ? Combine::random : Combine::mean_softmax;
+}
+std::vector<std::string> combine_names() {
+  return {"mean_softmax", "mean_logits", "random"};
+}
+
+const ModelOutput& TeacherBatch::output(int teacher) const {
+  const ModelOutput& found = outputs_.at(static_cast<std::size_t>(std::max(0, teacher - 1)));
+  check(found.logits.defined(), "teacher {}: asked for without request()", teacher);
+  return found;
+}
+
+const Tensor& TeacherBatch::tap(int teacher, const std::string& name) const {
+  return output(teacher).taps.at(name);
+}
+
+Tensor TeacherBatch::logits(int teacher, double temperature) const {
+  if (teacher > 0 || outputs_.size() == 1) return output(teacher).logits;
+  Tensor& result = combined_[temperature];
+  if (result) return result;
+  const autograd::NoGradGuard no_grad;
+  std::vector<Tensor> logits;
+  for (std::size_t k = 1; k <= outputs_.size(); ++k) logits.push_back(output(static_cast<int>(k)).logits);
+  if (combine_ == Combine::mean_softmax) return result = mean_softmax_logits(logits, temperature);
+  Tensor sum = logits[0];
+  for (std::size_t k = 1; k < logits.size(); ++k) sum = add(sum, logits[k]);
+  return result = scale(sum, 1.0 / static_cast<double>(logits.size()));
+}
+
+Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Session& session)
+    : file_(resolve_checkpoint(config.path)), arithmetic_(arithmetic_of(with_precision(run, config.precision))) {
+  const SafetensorsFile file = read_safetensors(file_);
+  model_ = make_model(spec_of(config, file, session.classes));
+  model_->parameters().freeze([](const Parameter&) { return true; });
+  model_->parameters().materialize(session.device, arithmetic_.dtype, 0);
+  LoadOptions options;
+  options.arch = model_->spec().arch;
+  options.classes = static_cast<int>(model_->spec().classes);
+  model_->parameters().load(file, options);
+  check_finite(*model_, file_);
+  if (config.fold) model_->fold();
+  shape_ = network_shape(*model_, session, arithmetic_.dtype);
+  recorded_top1_ = number(file.metadata_or("validation_top1", ""));
+  recorded_dataset_ = file.metadata_or("dataset", "");
+
+  const auto mean = three_numbers(file.metadata_or("normalize_mean", ""));
+  const auto deviation = three_numbers(file.metadata_or("normalize_std", ""));
+  const auto& ours = run.data.normalize;
+  if (!mean || !deviation || (*mean == ours.mean && *deviation == ours.std)) return;
+  std::vector<double> factor, offset;
+  for (std::size_t c = 0; c < 3; ++c) {
+    factor.push_back(ours.std[c] / (*deviation)[c]);
+    offset.push_back((ours.mean[c] - (*mean)[c]) / (*deviation)[c]);
+  }
+  const DType type = arithmetic_.dtype == DType::f64 ? DType::f64 : DType::f32;
+  scale_ = Tensor::from(factor, {3}, session.device).to(type);
+  shift_ = Tensor::from(offset, {3}, session.device).to(type);
+  zero_ = Tensor::zeros({3}, type, session.device);
+  one_ = Tensor::full({3}, 1.0, type, session.device);
+  note_ = "it was trained with another normalisation, which its input is converted to";
+}
+
+ModelOutput Teacher::forward(const Tensor& input, const TapNames& taps) const {
+  const autograd::NoGradGuard no_grad;
+  Tensor x = input.to(arithmetic_.dtype);
+  if (scale_) {
+    BatchNormParams exact;
+    exact.epsilon = 0;
+    x = batch_norm_inference(x, Tensor(), scale_, shift_, {zero_, one_, Tensor()}, exact);
+  }
+  ForwardMode mode;
+  mode.math = arithmetic_.math;
+  ModelOutput output = model_->forward(x, mode, taps);
+  output.logits = output.logits.to(input.dtype());
+  for (auto& [name, tap] : output.taps) tap = tap.to(input.dtype());
+  return output;
+}
+
+Teachers::Teachers(const std::vector<TeacherConfig>& configs, Combine combine, const TrainConfig& run,
+                   const Session& session)
+    : used_(configs.size(), false),
+      taps_(configs.size()),
+      combine_(combine),
+      seed_(run.seed),
+      device_(session.device),
+      stream_(kernels::backend(session.device).create_stream()) {
+  for (const TeacherConfig& config : configs) teachers_.emplace_back(config, run, session);
+}
+
+Teachers::~Teachers() {
+  kernels::backend(device_).destroy_stream(stream_);
+}
+
+void Teachers::request(int teacher, const TapNames& taps) {
+  for (std::size_t k = 0; k < teachers_.size(); ++k) {
+    const bool meant = teacher == 0 || k + 1 == static_cast<std::size_t>(teacher);
+    if (!meant) continue;
+    used_[k] = true;
+    taps_[k].insert(taps.begin(), taps.end());
+  }
+}
+
+int Teachers::draw(std::int64_t step) const {
+  if (combine_ != Combine::random || teachers_.size() < 2) return 0;
+  const auto number = static_cast<std::uint64_t>(step);
+  RandomStream random(seed_, kPurposeTeacher, static_cast<std::uint32_t>(number >> 32),
+                      static_cast<std::uint32_t>(number));
+  return static_cast<int>(random.below(static_cast<std::uint32_t>(teachers_.size())));
+}
+
+TeacherBatch Teachers::forward(const Tensor& input, int drawn) const {
+  if (std::none_of(used_.begin(), used_.end(), [](bool u) { return u; })) return {};
+  kernels::Backend& backend = kernels::backend(device_);
+  backend.wait(stream_, current_stream(device_));
+  const StreamGuard guard(device_, stream_);
+  std::vector<ModelOutput> outputs;
+  if (combine_ == Combine::random) {
+    const auto chosen = static_cast<std::size_t>(drawn);
+    outputs.push_back(teachers_[chosen].forward(input, taps_[chosen]));
+  } else {
+    for (std::size_t k = 0; k < teachers_.size(); ++k) {
+      outputs.push_back(used_[k] ? teachers_[k].forward(input, taps_[k]) : ModelOutput());
+    }
+  }
+  return TeacherBatch(std::move(outputs), combine_);
+}
+
+void Teachers::await() const {
+  kernels::backend(device_).wait(current_stream(device_), stream_);
+}
+
+Tensor Teachers::evaluation_logits(const Tensor& input) const {
+  std::vector<ModelOutput> outputs;
+  for (const Teacher& teacher : teachers_) outputs.push_back(teacher.forward(input, {}));
+  return TeacherBatch(std::move(outputs), combine_ == Combine::mean_logits ? combine_ : Combine::mean_softmax)
+      .logits(0, 1);
+}
+
+std::string resolve_checkpoint(const std::string& path) {
+  check(fs::exists(path),
+        "{}: no such file or folder; a teacher is a run (runs/NAME), a version of it (runs/NAME/v1) or "
+        "a .safetensors file",
+        path);
+  if (!fs::is_directory(path)) return path;
+  if (const std::string file = checkpoint_in(path); !file.empty()) return file;
+  const std::vector<int> versions = versions_in(path);
+  for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
+    const std::string file = checkpoint_in(fs::path(path) / fmt::format("v{}", *version));
+    if (!file.empty()) return file;
+  }
+  fail("{}: holds no checkpoint (best.safetensors or last.safetensors), nor does a version in it", path);
+}
+
+}  // namespace retort
