@@ -14,6 +14,7 @@
 
 #include "data/catalog.h"
 #include "data/shapes.h"
+#include "engine/project_folder.h"
 #include "kernels/error.h"
 
 namespace retort {
@@ -158,7 +159,7 @@ std::vector<std::string> read_class_names(const fs::path& folder, const KnownSet
 fs::path dataset_root(const std::string& root) {
   if (!root.empty()) return root;
   const char* from_environment = std::getenv("RETORT_DATASETS");
-  return from_environment != nullptr && *from_environment != '\0' ? from_environment : "datasets";
+  return from_environment != nullptr && *from_environment != '\0' ? from_environment : in_project("datasets");
 }
 
 Dataset load_dataset(const std::string& name, const std::string& root, const std::vector<std::string>& train_files) {

@@ -27,7 +27,7 @@ struct Dataset {
   int class_count() const { return static_cast<int>(class_names.size()); }
 };
 
-// `root` where it is given, else $RETORT_DATASETS, else "datasets".
+// `root` where it is given, else $RETORT_DATASETS, else "datasets" (engine/project_folder.h).
 std::filesystem::path dataset_root(const std::string& root = "");
 
 // "cifar10" and "cifar100" in their original binary layout (Krizhevsky, 2009; fine labels), or "shapes", which the

@@ -9,15 +9,13 @@
 namespace retort {
 namespace {
 
-constexpr std::int64_t kEvaluationBatch = 256;
-
 // Each teacher on the validation images, or where there are none on the test images.
 void check_teachers(const DistillConfig& config, const Teachers& teachers, const Session& session, Console& console) {
   const bool validates = !session.validation.empty();
   for (std::size_t k = 0; k < teachers.all().size(); ++k) {
     const Teacher& teacher = teachers.all()[k];
     const LogitsOf logits = [&](const Tensor& input) { return teacher.forward(input, {}).logits; };
-    const EvaluateOptions options = session.evaluate_options(kEvaluationBatch);
+    const EvaluateOptions options = session.evaluate_options();
     const Metrics m = validates ? evaluate(logits, session.train_data, session.validation, options)
                                 : evaluate(logits, session.test_data, session.test, options);
     console.print("teacher {}: {}, {} parameters, {}: {} loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %{}{}", k + 1,
@@ -65,15 +63,18 @@ bool is_baseline(const StudentConfig& student) {
 
 class Report {
  public:
-  Report(const DistillConfig& config, const Teachers& teachers, const Session& session)
-      : config_(config), teachers_(teachers), options_(session.evaluate_options(kEvaluationBatch)), session_(session) {
-    options_.teacher = [&](const Tensor& input) { return teachers_.evaluation_logits(input); };
+  Report(const DistillConfig& config, const Teachers& teachers, const Session& session, const TrainSummary& summary)
+      : config_(config),
+        teachers_(teachers),
+        session_(session),
+        summary_(summary),
+        options_(session.evaluate_options()) {
+    options_.teacher = &summary.teacher_logits;
   }
 
-  void print(const std::vector<Learner>& learners, const TrainSummary& summary, const RunDirectory& run,
-             Console& console) {
+  void print(const std::vector<Learner>& learners, const RunDirectory& run, Console& console) {
     for (const Teacher& teacher : teachers_.all()) rows_.push_back(teacher_row(teacher));
-    std::vector<ReportRow> students = student_rows(learners, summary);
+    std::vector<ReportRow> students = student_rows(learners);
     std::optional<ReportRow> baseline = take_baseline(students);
     if (!baseline) baseline = earlier_baseline();
     if (baseline) rows_.push_back(*baseline);
@@ -107,7 +108,7 @@ class Report {
             std::nullopt};
   }
 
-  std::vector<ReportRow> student_rows(const std::vector<Learner>& learners, const TrainSummary& summary) {
+  std::vector<ReportRow> student_rows(const std::vector<Learner>& learners) {
     std::vector<ReportRow> rows;
     for (std::size_t n = 0; n < learners.size(); ++n) {
       const Learner& learner = learners[n];
@@ -115,11 +116,11 @@ class Report {
       auto row = std::find_if(rows.begin(), rows.end(), [&](const ReportRow& r) { return r.name == name; });
       if (row == rows.end()) {
         rows.push_back({name, learner.config.model.arch, learner.model->parameters().parameter_count(), {}, {}, {}});
-        if (learners.size() == 1) rows.back().seconds = summary.seconds;
+        if (learners.size() == 1) rows.back().seconds = summary_.seconds;
         row = rows.end() - 1;
         if (is_baseline(config_.students[n])) baselines_.push_back(name);
       }
-      const LearnerResult& result = summary.learners[n];
+      const LearnerResult& result = summary_.learners[n];
       if (result.test_last) row->last.push_back(*result.test_last);
       if (result.test_best) row->best.push_back(*result.test_best);
     }
@@ -156,8 +157,9 @@ class Report {
 
   const DistillConfig& config_;
   const Teachers& teachers_;
-  EvaluateOptions options_;
   const Session& session_;
+  const TrainSummary& summary_;
+  EvaluateOptions options_;
   std::vector<ReportRow> rows_;
   std::vector<std::string> baselines_;
 };
@@ -178,7 +180,7 @@ TrainSummary distill(const DistillConfig& config, const TrainerOptions& options)
   const TrainSummary summary = run_training(
       {config.run, config.resolved, session, learners, &teachers, config.gradient_norms_every}, run, console, options);
   if (summary.finished && config.run.train.evaluate_test) {
-    Report(config, teachers, session).print(learners, summary, run, console);
+    Report(config, teachers, session, summary).print(learners, run, console);
   }
   return summary;
 }

@@ -5,6 +5,28 @@
 #include "engine/autograd.h"
 
 namespace retort {
+namespace {
+
+// visit(input, labels) for the batches in order.
+template <typename Visit>
+void for_each_batch(const DeviceData& data, std::span<const std::int32_t> indices, const EvaluateOptions& options,
+                    Visit visit) {
+  const autograd::NoGradGuard no_grad;
+  std::map<std::size_t, BatchBuffers> buffers;  // the full size and the last partial one
+  for (const auto batch : batches_of(indices, options.batch_size)) {
+    auto found = buffers.find(batch.size());
+    if (found == buffers.end()) {
+      found = buffers
+                  .try_emplace(batch.size(), data, static_cast<std::int64_t>(batch.size()), options.dtype,
+                               options.preprocessing)
+                  .first;
+    }
+    found->second.fill(batch, 0);
+    visit(found->second.input, found->second.labels);
+  }
+}
+
+}  // namespace
 
 Metrics metrics_of(const Tensor& sums) {
   const std::vector<double> s = sums.to_host<double>();
@@ -27,27 +49,18 @@ Metrics evaluate(const Model& model, const DeviceData& data, std::span<const std
 
 Metrics evaluate(const LogitsOf& network, const DeviceData& data, std::span<const std::int32_t> indices,
                  const EvaluateOptions& options, std::vector<float>* logits) {
-  const autograd::NoGradGuard no_grad;
   const Tensor compared = Tensor::zeros({3}, DType::f64, data.labels.device());
   const Tensor sums = Tensor::zeros({4}, DType::f64, data.labels.device());
-  std::map<std::size_t, BatchBuffers> buffers;  // the full size and the last partial one
-  for (const auto batch : batches_of(indices, options.batch_size)) {
-    auto found = buffers.find(batch.size());
-    if (found == buffers.end()) {
-      found = buffers
-                  .try_emplace(batch.size(), data, static_cast<std::int64_t>(batch.size()), options.dtype,
-                               options.preprocessing)
-                  .first;
-    }
-    found->second.fill(batch, 0);
-    const Tensor output = network(found->second.input);
-    if (options.teacher) accumulate_agreement(output, options.teacher(found->second.input), compared);
-    accumulate_metrics(output, found->second.labels, sums);
+  std::size_t number = 0;
+  for_each_batch(data, indices, options, [&](const Tensor& input, const Tensor& labels) {
+    const Tensor output = network(input);
+    if (options.teacher != nullptr) accumulate_agreement(output, options.teacher->at(number++), compared);
+    accumulate_metrics(output, labels, sums);
     if (logits) {
       const std::vector<float> values = output.to(DType::f32).to_host<float>();
       logits->insert(logits->end(), values.begin(), values.end());
     }
-  }
+  });
   Metrics metrics = metrics_of(sums);
   const std::vector<double> c = compared.to_host<double>();
   if (c[2] > 0) {
@@ -56,6 +69,13 @@ Metrics evaluate(const LogitsOf& network, const DeviceData& data, std::span<cons
     metrics.logit_difference = c[1] / c[2];
   }
   return metrics;
+}
+
+std::vector<Tensor> evaluate_logits(const LogitsOf& network, const DeviceData& data,
+                                    std::span<const std::int32_t> indices, const EvaluateOptions& options) {
+  std::vector<Tensor> logits;
+  for_each_batch(data, indices, options, [&](const Tensor& input, const Tensor&) { logits.push_back(network(input)); });
+  return logits;
 }
 
 }  // namespace retort

@@ -33,7 +33,8 @@ struct EvaluateOptions {
   DType dtype = DType::f32;  // of the input and the activations
   Math math = Math::standard;
   kernels::AugmentParams preprocessing;  // normalisation; its steps must be empty
-  LogitsOf teacher;                      // to compare with; may be empty
+  // To compare with, or null: a teacher's evaluate_logits() of the same samples in batches of the same size.
+  const std::vector<Tensor>* teacher = nullptr;
 };
 
 // Over the samples `indices` of `data`. With `logits`, appends those of every sample in order, row by row.
@@ -41,5 +42,9 @@ Metrics evaluate(const Model& model, const DeviceData& data, std::span<const std
                  const EvaluateOptions& options, std::vector<float>* logits = nullptr);
 Metrics evaluate(const LogitsOf& network, const DeviceData& data, std::span<const std::int32_t> indices,
                  const EvaluateOptions& options, std::vector<float>* logits = nullptr);
+
+// The logits [B, classes] of every batch, on the device, for EvaluateOptions::teacher.
+std::vector<Tensor> evaluate_logits(const LogitsOf& network, const DeviceData& data,
+                                    std::span<const std::int32_t> indices, const EvaluateOptions& options);
 
 }  // namespace retort

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distill/console.h"
+#include "engine/project_folder.h"
 
 namespace retort {
 namespace {
@@ -86,7 +87,7 @@ std::optional<Baseline> find_baseline(const StudentConfig& student, const std::s
     if (info.is_object() && info.contains("seconds")) baseline.seconds = info["seconds"].get<double>();
     return baseline;
   }
-  std::vector<RunEntry> runs = list_runs(student.train.output_root);
+  std::vector<RunEntry> runs = list_runs(in_project(student.train.output_root));
   std::reverse(runs.begin(), runs.end());
   for (const RunEntry& run : runs) {
     if (run.info.value("state", "") != "finished" || !fs::exists(run.path / "config.cfg")) continue;

@@ -46,6 +46,7 @@ class RunDirectory {
   std::string file(const std::string& name) const { return (path_ / name).string(); }
 
   void write_config(const std::string& text);
+  const nlohmann::ordered_json& info() const { return info_; }  // run.json
   // Sets keys of run.json; the file is replaced atomically.
   void update(const nlohmann::ordered_json& values);
 

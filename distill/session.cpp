@@ -11,6 +11,7 @@
 #include "data/dataset.h"
 #include "data/split.h"
 #include "distill/console.h"
+#include "engine/project_folder.h"
 #include "engine/safetensors.h"
 
 namespace retort {
@@ -53,9 +54,8 @@ Arithmetic arithmetic_of(const TrainConfig& config) {
   return a;
 }
 
-EvaluateOptions Session::evaluate_options(std::int64_t batch_size) const {
+EvaluateOptions Session::evaluate_options() const {
   EvaluateOptions options;
-  options.batch_size = batch_size;
   options.dtype = arithmetic.dtype;
   options.math = arithmetic.math;
   options.preprocessing = preprocessing;
@@ -86,7 +86,7 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
   load_weights(*model, config.model.init);
   console.print("weights from {}", config.model.init);
   std::vector<float> logits;
-  const Metrics m = evaluate(*model, session.test_data, session.test, session.evaluate_options(256),
+  const Metrics m = evaluate(*model, session.test_data, session.test, session.evaluate_options(),
                              logits_path.empty() ? nullptr : &logits);
   console.print("test: loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %", m.loss, 100 * m.top1, 100 * m.top5);
   if (logits_path.empty()) return;
@@ -100,7 +100,7 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
 }
 
 void load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip) {
-  const SafetensorsFile weights = read_safetensors(file);
+  const SafetensorsFile weights = read_safetensors(in_project(file));
   LoadOptions options;
   options.arch = model.spec().arch;
   if (skip.empty()) options.classes = static_cast<int>(model.spec().classes);
@@ -113,7 +113,7 @@ Session make_session(const TrainConfig& config) {
   session.device = resolve_device(config.device);
   session.arithmetic = arithmetic_of(config);
 
-  const Dataset dataset = load_dataset(config.data.dataset, config.data.root, config.data.train_files);
+  const Dataset dataset = load_dataset(config.data.dataset, in_project(config.data.root), config.data.train_files);
   session.class_names = dataset.class_names;
   if (config.data.validation > 0) {
     Split split = split_train_validation(dataset.train.labels, config.data.validation, config.seed);

@@ -38,7 +38,7 @@ struct Session {
   std::int64_t height = 0, width = 0;           // of the networks' input
   std::int64_t classes = 0;
 
-  EvaluateOptions evaluate_options(std::int64_t batch_size) const;
+  EvaluateOptions evaluate_options() const;
 };
 
 // Loads, splits and uploads the data.

@@ -9,6 +9,7 @@
 #include "distill/run_directory.h"
 #include "engine/autograd.h"
 #include "engine/ops.h"
+#include "engine/project_folder.h"
 #include "engine/stream.h"
 #include "engine/suggest.h"
 
@@ -227,7 +228,8 @@ Tensor Teachers::evaluation_logits(const Tensor& input) const {
       .logits(0, 1);
 }
 
-std::string resolve_checkpoint(const std::string& path) {
+std::string resolve_checkpoint(const std::string& given) {
+  const std::string path = in_project(given);
   check(fs::exists(path),
         "{}: no such file or folder; a teacher is a run (runs/NAME), a version of it (runs/NAME/v1) or "
         "a .safetensors file",

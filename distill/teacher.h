@@ -120,6 +120,6 @@ class Teachers {
 
 // The file that a teacher's path stands for: best.safetensors, else last.safetensors, of the newest version that has
 // one.
-std::string resolve_checkpoint(const std::string& path);
+std::string resolve_checkpoint(const std::string& given);
 
 }  // namespace retort

@@ -11,13 +11,12 @@
 #include "data/split.h"
 #include "distill/train_state.h"
 #include "distill/training_step.h"
+#include "engine/project_folder.h"
 
 namespace retort {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr std::int64_t kEvaluationBatch = 256;
-
 using Clock = std::chrono::steady_clock;
 
 std::string build_description() {
@@ -80,7 +79,7 @@ class Trainer {
   void save_state() { save_train_state(run_.file("state.safetensors"), state_, learners_); }
   void save_weights(const Learner& learner, const char* file, int epoch, const std::optional<Metrics>& validation);
   void record(const Learner& learner, const Json& values);
-  LearnerResult test(Learner& learner);
+  LearnerResult test(Learner& learner, const std::vector<Tensor>& teacher_logits);
   [[noreturn]] void stop_nonfinite(std::size_t learner, const StepRecords& records);
   std::string label(const Learner& l) const { return l.name.empty() ? "" : fmt::format("{:<{}}  ", l.name, width_); }
 
@@ -127,6 +126,7 @@ void Trainer::start() {
   }
   if (options_.resume) {
     state_ = load_train_state(run_.file("state.safetensors"), learners_);
+    students_ = run_.info().value("students", Json::object());
     for (Learner& learner : learners_) learner.log->truncate(state_.step);
   } else {
     run_.update({{"started", fmt::format("{:%F %H:%M}", fmt::localtime(std::time(nullptr)))}});
@@ -152,8 +152,13 @@ TrainSummary Trainer::run() {
   summary.finished = true;
   summary.steps = state_.step;
   summary.seconds = state_.seconds;
+  if (job_.teachers != nullptr && config_.train.evaluate_test) {
+    summary.teacher_logits =
+        evaluate_logits([&](const Tensor& input) { return job_.teachers->evaluation_logits(input); },
+                        session_.test_data, session_.test, session_.evaluate_options());
+  }
   for (Learner& learner : learners_) {
-    summary.learners.push_back(config_.train.evaluate_test ? test(learner) : LearnerResult());
+    summary.learners.push_back(config_.train.evaluate_test ? test(learner, summary.teacher_logits) : LearnerResult());
   }
   const kernels::MemoryStats memory = kernels::backend(session_.device).memory_stats();
   console_.print("{} steps in {}; memory: {} at the peak, {} active, {} cached", state_.step,
@@ -265,8 +270,7 @@ bool Trainer::end_epoch_of(std::size_t number, bool last) {
   const double top1 = s.metrics[1] / std::max(1.0, s.metrics[3]);
   std::optional<Metrics> validation;
   if (!session_.validation.empty() && (last || epoch % config_.train.evaluate_every == 0)) {
-    validation =
-        evaluate(*learner.model, session_.train_data, session_.validation, session_.evaluate_options(kEvaluationBatch));
+    validation = evaluate(*learner.model, session_.train_data, session_.validation, session_.evaluate_options());
   }
   const double rate = static_cast<double>(s.samples) / std::max(1e-9, state_.epoch_seconds);
   Json line = {{"kind", "epoch"}, {"epoch", epoch}, {"train", {{"loss", loss}, {"top1", top1}}}};
@@ -335,11 +339,9 @@ void Trainer::record(const Learner& learner, const Json& values) {
   run_.update({{"students", students_}});
 }
 
-LearnerResult Trainer::test(Learner& learner) {
-  EvaluateOptions options = session_.evaluate_options(kEvaluationBatch);
-  if (job_.teachers != nullptr) {
-    options.teacher = [&](const Tensor& input) { return job_.teachers->evaluation_logits(input); };
-  }
+LearnerResult Trainer::test(Learner& learner, const std::vector<Tensor>& teacher_logits) {
+  EvaluateOptions options = session_.evaluate_options();
+  if (job_.teachers != nullptr) options.teacher = &teacher_logits;
   const auto measure = [&](const char* which) {
     const Metrics m = evaluate(*learner.model, session_.test_data, session_.test, options);
     Json line = {{"kind", "test"}, {"checkpoint", which}};
@@ -368,8 +370,9 @@ RunStream::~RunStream() {
 }
 
 RunDirectory open_run(const TrainConfig& config, const TrainerOptions& options) {
-  return options.resume ? RunDirectory::open(config.output_root, config.name, options.version)
-                        : RunDirectory::create(config.output_root, config.name);
+  const std::string root = in_project(config.output_root);
+  return options.resume ? RunDirectory::open(root, config.name, options.version)
+                        : RunDirectory::create(root, config.name);
 }
 
 TrainSummary run_training(const TrainingJob& job, RunDirectory& run, Console& console, const TrainerOptions& options) {

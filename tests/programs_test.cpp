@@ -9,13 +9,18 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
+#include "engine/safetensors.h"
+
+namespace retort {
 namespace {
 
 namespace fs = std::filesystem;
@@ -77,7 +82,7 @@ class Programs : public ::testing::Test {
     return folder_ / root / "tiny" / ("v" + std::to_string(version));
   }
 
-  // Starts a program in the test's folder; wait() collects it.
+  // Starts a program, by name or by its whole path, in the test's folder; wait() collects it.
   pid_t start(const std::string& program, const std::vector<std::string>& arguments,
               const std::function<void()>& before = {}) const {
     const pid_t child = fork();
@@ -85,7 +90,7 @@ class Programs : public ::testing::Test {
     if (chdir(folder_.c_str()) != 0) _exit(99);
     if (!freopen((folder_ / "out").c_str(), "w", stdout) || !freopen((folder_ / "err").c_str(), "w", stderr)) _exit(99);
     if (before) before();
-    const std::string path = std::string(RETORT_PROGRAMS) + "/" + program;
+    const std::string path = fs::path(RETORT_PROGRAMS) / program;
     std::vector<char*> argv{const_cast<char*>(path.c_str())};
     for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
@@ -222,6 +227,27 @@ TEST_F(Programs, TrainingLogsStepsEpochsAndTest) {
   const Result again = call("train", {(run("a") / "config.cfg").string(), "--set", "output.root=b"});
   ASSERT_EQ(again.exit_code, 0) << again.err;
   expect_same_results("a", "b");
+}
+
+TEST_F(Programs, StartedInTheirBuildFolderTheyKeepRunsInTheProjects) {
+  const fs::path build = folder_ / "project/build";
+  fs::create_directories(build);
+  write_file(build / "CMakeCache.txt", "");
+  for (const char* name : {"train", "runs", "distill"}) fs::copy_file(fs::path(RETORT_PROGRAMS) / name, build / name);
+  fs::copy_file(config(), build / "tiny.cfg");
+  fs::copy_file(distill_config("[[loss]]\ntype = \"logit_mse\"\n"), build / "student.cfg");
+  const auto there = [&] {
+    if (chdir(build.c_str()) != 0) _exit(99);
+  };
+  const Result trained = call(build / "train", {"tiny.cfg", "--set", "train.epochs=1"}, there);
+  EXPECT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_TRUE(fs::exists(folder_ / "project/runs/tiny/v1/best.safetensors"));
+  EXPECT_THAT(call(build / "runs", {}, there).out, HasSubstr("tiny"));
+  const std::vector<std::string> arguments = {"student.cfg", "--set", "teacher.0.path=runs/tiny", "--set",
+                                              "train.epochs=1"};
+  const Result distilled = call(build / "distill", arguments, there);
+  EXPECT_EQ(distilled.exit_code, 0) << distilled.err;
+  EXPECT_TRUE(fs::exists(folder_ / "project/runs/student/v1/best.safetensors"));
 }
 
 TEST_F(Programs, InterruptedAndResumedEqualsUninterrupted) {
@@ -425,6 +451,11 @@ TEST_F(Programs, SeveralStudentsEqualOneAtATime) {
   for (const char* name : {"kd-5", "kd-6", "plain"}) {
     expect_same_folders(student_run("together") / name, student_run("cut") / name);
   }
+  const auto students_of = [&](const std::string& root) {
+    return nlohmann::json::parse(read_file(student_run(root) / "run.json"))["students"];
+  };
+  EXPECT_EQ(students_of("together"), students_of("cut"));
+  EXPECT_THAT(call("runs", {"--root", "cut"}).out, AllOf(HasSubstr("  kd-6 "), HasSubstr("  plain ")));
 }
 
 TEST_F(Programs, DistillRefusesTeachersThatAreOfNoUse) {
@@ -445,6 +476,15 @@ TEST_F(Programs, DistillRefusesTeachersThatAreOfNoUse) {
   write_file(weights, flipped);
   expect_error(distill({}), HasSubstr("best.safetensors"));
   write_file(weights, good);
+  SafetensorsFile unsound = read_safetensors(weights.string());
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const auto last = std::find_if(unsound.arrays.begin(), unsound.arrays.end(),
+                                 [](const NamedArray& array) { return array.name == "fc.weight"; });
+  ASSERT_NE(last, unsound.arrays.end());
+  std::memcpy(last->bytes.data(), &nan, sizeof nan);
+  write_safetensors(weights.string(), unsound.arrays, unsound.metadata);
+  expect_error(distill({}), AllOf(HasSubstr("best.safetensors"), HasSubstr("fc.weight"), HasSubstr("NaN")));
+  write_file(weights, good);
   write_file(file, "extends = \"tiny.cfg\"\n[[loss]]\ntype = \"soft_targets\"\n");
   expect_error(distill({}), HasSubstr("[[teacher]]"));
   EXPECT_FALSE(fs::exists(folder_ / "runs/student")) << "a bad config must not leave a run behind";
@@ -456,3 +496,4 @@ TEST_F(Programs, ALossThatIsNotFiniteStopsTheRunAndNamesTheTensor) {
 }
 
 }  // namespace
+}  // namespace retort

@@ -44,7 +44,7 @@ std::string state_of(const KnownSet& set, const fs::path& root) {
 }
 
 int list(const fs::path& root) {
-  fmt::print("Data sets are looked for in {} (--root, else $RETORT_DATASETS, else ./datasets)\n\n",
+  fmt::print("Data sets are looked for in {} (--root, else $RETORT_DATASETS, else datasets)\n\n",
              fs::absolute(root).lexically_normal().string());
   for (const KnownSet& set : known_sets()) {
     fmt::print("{:<10}{}\n", set.name, set.summary);

@@ -6,6 +6,7 @@
 
 #include "distill/console.h"
 #include "distill/run_directory.h"
+#include "engine/project_folder.h"
 #include "tools/program.h"
 
 namespace {
@@ -18,9 +19,9 @@ std::string text_of(const RunEntry& run, const char* key) {
   return found->is_string() ? found->get<std::string>() : found->dump();
 }
 
-std::string percent_of(const RunEntry& run, const char* key) {
-  const auto found = run.info.find(key);
-  return found != run.info.end() && found->is_number() ? fmt::format("{:.2f}", 100 * found->get<double>()) : "-";
+std::string percent_of(const nlohmann::json& values, const char* key) {
+  const auto found = values.find(key);
+  return found != values.end() && found->is_number() ? fmt::format("{:.2f}", 100 * found->get<double>()) : "-";
 }
 
 // A version that says it runs, but that nobody holds, died.
@@ -61,7 +62,7 @@ void print_table(const std::vector<std::vector<std::string>>& rows) {
 
 int run(int argc, char** argv) {
   CLI::App app{"Lists runs and their versions with state and accuracy.", "runs"};
-  std::string root = "runs";
+  std::string root = retort::in_project("runs");
   app.add_option("--root", root, "The folder of the runs ([output] root)")->capture_default_str();
   try {
     app.parse(argc, argv);
@@ -78,8 +79,14 @@ int run(int argc, char** argv) {
   for (const RunEntry& run : runs) {
     rows.push_back({run.name, fmt::format("v{}", run.version), state_of(run), text_of(run, "arch"),
                     text_of(run, "dataset"), epochs_of(run), parameters_of(run),
-                    percent_of(run, "best_validation_top1"), percent_of(run, "test_last_top1"),
-                    percent_of(run, "test_best_top1"), time_of(run), text_of(run, "started")});
+                    percent_of(run.info, "best_validation_top1"), percent_of(run.info, "test_last_top1"),
+                    percent_of(run.info, "test_best_top1"), time_of(run), text_of(run, "started")});
+    const auto students = run.info.find("students");
+    if (students == run.info.end() || !students->is_object()) continue;
+    for (const auto& [name, values] : students->items()) {
+      rows.push_back({"  " + name, "", "", "", "", "", "", percent_of(values, "best_validation_top1"),
+                      percent_of(values, "test_last_top1"), percent_of(values, "test_best_top1"), "", ""});
+    }
   }
   print_table(rows);
   return 0;
