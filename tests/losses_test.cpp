@@ -228,7 +228,7 @@ TEST_P(Losses, GradientThroughTheWholeStudentIsThatOfDifferences) {
   check_parameters(bench, parts, 1, "part ");
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Losses, ::testing::ValuesIn(cases()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Types, Losses, ::testing::ValuesIn(cases()), [](const auto& test) { return test.param.name; });
 
 TEST(LossRegistry, EveryTypeHasACase) {
   for (const std::string& type : loss_types()) {
