@@ -27,7 +27,7 @@ std::optional<BlockName> parse_block(const std::string& name) {
   return block;
 }
 
-void drop(SafetensorsFile& file, const std::string& dropped) {
+void drop(WeightFile& file, const std::string& dropped) {
   const std::optional<BlockName> target = parse_block(dropped);
   check(target && target->rest.empty(), "drop_blocks: {} is no block; expected a name such as \"layer1.1\"",
         in_quotes(dropped));
@@ -44,7 +44,7 @@ void drop(SafetensorsFile& file, const std::string& dropped) {
 }  // namespace
 
 std::string copy_weights(Model& student, const std::string& path, const std::vector<std::string>& drop_blocks) {
-  SafetensorsFile teacher = read_safetensors(path);
+  WeightFile teacher = read_weight_file(path);
   // From the back, so that a block's number still means what the config says when its turn comes.
   std::vector<std::string> blocks = drop_blocks;
   std::sort(blocks.begin(), blocks.end(), [](const std::string& a, const std::string& b) {
@@ -53,7 +53,7 @@ std::string copy_weights(Model& student, const std::string& path, const std::vec
   });
   for (const std::string& block : blocks) drop(teacher, block);
 
-  SafetensorsFile fitting;
+  WeightFile fitting;
   fitting.path = path;
   std::size_t copied = 0;
   const std::vector<NamedArray> own = student.parameters().to_arrays();

@@ -100,7 +100,7 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
 }
 
 void load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip) {
-  const SafetensorsFile weights = read_safetensors(in_project(file));
+  const WeightFile weights = read_weight_file(in_project(file));
   LoadOptions options;
   options.arch = model.spec().arch;
   if (skip.empty()) options.classes = static_cast<int>(model.spec().classes);

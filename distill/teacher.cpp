@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-ModelSpec spec_of(const TeacherConfig& config, const SafetensorsFile& file, std::int64_t classes) {
+ModelSpec spec_of(const TeacherConfig& config, const WeightFile& file, std::int64_t classes) {
   // What the block says counts before what the file says: others use these keys for words of their own.
   const auto known = [&](const char* key, const std::string& given, const std::string& fallback) {
     return !given.empty() ? given : file.metadata_or(key, fallback);
@@ -121,7 +121,7 @@ Tensor TeacherBatch::logits(int teacher, double temperature) const {
 
 Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Session& session)
     : file_(resolve_checkpoint(config.path)), arithmetic_(arithmetic_of(with_precision(run, config.precision))) {
-  const SafetensorsFile file = read_safetensors(file_);
+  const WeightFile file = read_weight_file(file_);
   model_ = make_model(spec_of(config, file, session.classes));
   model_->parameters().freeze([](const Parameter&) { return true; });
   model_->parameters().materialize(session.device, arithmetic_.dtype, 0);
@@ -232,7 +232,7 @@ std::string resolve_checkpoint(const std::string& given) {
   const std::string path = in_project(given);
   check(fs::exists(path),
         "{}: no such file or folder; a teacher is a run (runs/NAME), a version of it (runs/NAME/v1) or "
-        "a .safetensors file",
+        "a file of weights (.safetensors, or PyTorch's .pth, .pt, .th)",
         path);
   if (!fs::is_directory(path)) return path;
   if (const std::string file = checkpoint_in(path); !file.empty()) return file;

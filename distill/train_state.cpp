@@ -33,8 +33,8 @@ void append_store(std::vector<NamedArray>& all, const ParameterStore& store, con
 }
 
 // The arrays whose names begin with `prefix`, without it; they leave `file`.
-SafetensorsFile take(SafetensorsFile& file, const std::string& prefix) {
-  SafetensorsFile part;
+WeightFile take(WeightFile& file, const std::string& prefix) {
+  WeightFile part;
   part.path = file.path;
   part.metadata = file.metadata;
   const auto mine = std::stable_partition(file.arrays.begin(), file.arrays.end(),
@@ -47,14 +47,14 @@ SafetensorsFile take(SafetensorsFile& file, const std::string& prefix) {
   return part;
 }
 
-void restore(ParameterStore& store, Optimizer& optimizer, SafetensorsFile file, const LoadOptions& options) {
+void restore(ParameterStore& store, Optimizer& optimizer, WeightFile file, const LoadOptions& options) {
   optimizer.read_state(file);
   std::erase_if(file.arrays, [](const NamedArray& a) { return a.name.starts_with(Optimizer::kStatePrefix); });
   store.load(file, options);
 }
 
-void restore(Learner& learner, SafetensorsFile file) {
-  SafetensorsFile parts = take(file, kParts);
+void restore(Learner& learner, WeightFile file) {
+  WeightFile parts = take(file, kParts);
   const bool wanted = learner.parts_optimizer != nullptr;
   check(wanted || parts.arrays.empty(), "{}: holds trainable parts of losses that the config does not have", file.path);
   LoadOptions options;
@@ -88,7 +88,7 @@ void save_train_state(const std::string& path, const TrainState& state, const st
 }
 
 TrainState load_train_state(const std::string& path, std::vector<Learner>& learners) {
-  SafetensorsFile file = read_safetensors(path);
+  WeightFile file = read_safetensors(path);
   const std::string text = file.metadata_or(kStateKey, "");
   check(!text.empty(), "{}: is not the state of a training run (no \"{}\" in its metadata)", path, kStateKey);
   TrainState state;

@@ -85,7 +85,7 @@ void Optimizer::append_state(std::vector<NamedArray>& arrays) const {
   if (moment2_) parameters_.append_flat(moment2_, prefix + "moment2.", arrays);
 }
 
-void Optimizer::read_state(const SafetensorsFile& file) {
+void Optimizer::read_state(const WeightFile& file) {
   const std::string prefix = kStatePrefix, name = prefix + name_of(options_.rule) + ".step";
   const NamedArray* const count = file.find(name);
   check(count != nullptr && count->dtype == FileType::i64 && count->bytes.size() == 8,

@@ -44,7 +44,7 @@ class Optimizer {
   // Moments (one array a parameter and moment) and step number; exact. read_state() throws Error, one line with the
   // file, where it holds the state of another optimizer or network.
   void append_state(std::vector<NamedArray>& arrays) const;
-  void read_state(const SafetensorsFile& file);
+  void read_state(const WeightFile& file);
 
  private:
   ParameterStore& parameters_;

@@ -109,7 +109,7 @@ std::string described(const std::string& arch, const std::string& classes) {
   return classes.empty() || classes == "0" ? arch : fmt::format("{} ({} classes)", arch, classes);
 }
 
-void check_same_model(const SafetensorsFile& file, const LoadOptions& options) {
+void check_same_model(const WeightFile& file, const LoadOptions& options) {
   const std::string arch = file.metadata_or("arch", ""), classes = file.metadata_or("classes", "");
   const std::string wanted = options.classes > 0 ? std::to_string(options.classes) : "";
   const bool other_arch = !arch.empty() && !options.arch.empty() && arch != options.arch;
@@ -120,7 +120,7 @@ void check_same_model(const SafetensorsFile& file, const LoadOptions& options) {
 }
 
 // The arrays by the names that the network knows them by.
-std::unordered_map<std::string, const NamedArray*> by_network_name(const SafetensorsFile& file,
+std::unordered_map<std::string, const NamedArray*> by_network_name(const WeightFile& file,
                                                                    const std::unordered_map<std::string, bool>& known) {
   std::unordered_map<std::string, const NamedArray*> out;
   for (const NamedArray& array : file.arrays) {
@@ -148,7 +148,7 @@ void ParameterStore::append_flat(const Tensor& flat, const std::string& prefix, 
   flat.dtype() == DType::f64 ? append(0.0, FileType::f64) : append(0.0f, FileType::f32);
 }
 
-void ParameterStore::read_flat(const SafetensorsFile& file, const std::string& prefix, const Tensor& flat) const {
+void ParameterStore::read_flat(const WeightFile& file, const std::string& prefix, const Tensor& flat) const {
   check(flat.numel() == size_, "parameters: a state of {} elements for an arena of {}", flat.numel(), size_);
   std::unordered_map<std::string, const NamedArray*> arrays;
   for (const NamedArray& array : file.arrays) arrays.emplace(array.name, &array);
@@ -192,7 +192,7 @@ std::vector<NamedArray> ParameterStore::to_arrays() const {
   return out;
 }
 
-LoadReport ParameterStore::load(const SafetensorsFile& file, const LoadOptions& options) {
+LoadReport ParameterStore::load(const WeightFile& file, const LoadOptions& options) {
   require_materialized("load()");
   check_same_model(file, options);
   auto arrays = by_network_name(file, names_);

@@ -122,13 +122,13 @@ class ParameterStore {
   // Reads what to_arrays() wrote, or a file by PyTorch tools: floating types are converted, "linear." is accepted for
   // "fc.", a "module." prefix is dropped, and "num_batches_tracked" may be missing. Throws Error, one line with the
   // file, before anything is changed.
-  LoadReport load(const SafetensorsFile& file, const LoadOptions& options = {});
+  LoadReport load(const WeightFile& file, const LoadOptions& options = {});
   // After writing to values(): brings the bf16 shadow up to date.
   void refresh_shadow();
 
   // Any arena-shaped state (an optimizer's moments) as one array per parameter, named prefix + parameter name; exact.
   void append_flat(const Tensor& flat, const std::string& prefix, std::vector<NamedArray>& out) const;
-  void read_flat(const SafetensorsFile& file, const std::string& prefix, const Tensor& flat) const;
+  void read_flat(const WeightFile& file, const std::string& prefix, const Tensor& flat) const;
 
  private:
   void require_materialized(const char* what) const;

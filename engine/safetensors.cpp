@@ -52,31 +52,6 @@ struct Header {
   std::vector<Entry> entries;  // in the order of their bytes
 };
 
-// IEEE 754 binary16.
-float half_to_float(std::uint16_t h) {
-  const int exponent = (h >> 10) & 31, mantissa = h & 1023;
-  float magnitude;
-  if (exponent == 0) {
-    magnitude = std::ldexp(static_cast<float>(mantissa), -24);
-  } else if (exponent == 31) {
-    magnitude = mantissa == 0 ? INFINITY : NAN;
-  } else {
-    magnitude = std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
-  }
-  return (h & 0x8000) != 0 ? -magnitude : magnitude;
-}
-
-std::vector<std::byte> widen_half(const std::vector<std::byte>& bytes) {
-  std::vector<std::byte> out(bytes.size() * 2);
-  for (std::size_t i = 0; i + 1 < bytes.size(); i += 2) {
-    std::uint16_t half;
-    std::memcpy(&half, &bytes[i], 2);
-    const float value = half_to_float(half);
-    std::memcpy(&out[2 * i], &value, 4);
-  }
-  return out;
-}
-
 Json parse_json(const std::string& path, const std::string& text) {
   // A JSON object may repeat a key, and the parser would keep the last: here that is an error. The deepest thing in a
   // header is a number in a list in an entry, which also bounds what a hostile header can make the parser build.
@@ -163,16 +138,6 @@ void read_exactly(const std::string& path, std::ifstream& in, void* to, std::uin
         at + static_cast<std::uint64_t>(in.gcount()));
 }
 
-std::ifstream open_file(const std::string& path) {
-  std::error_code code;
-  const auto status = std::filesystem::status(path, code);
-  check(std::filesystem::exists(status), "{}: no such file", path);
-  check(std::filesystem::is_regular_file(status), "{}: is not a file", path);
-  std::ifstream in(path, std::ios::binary);
-  check(in.is_open(), "{}: cannot be opened: {}", path, std::strerror(errno));
-  return in;
-}
-
 Header read_header(const std::string& path, std::ifstream& in) {
   const std::uint64_t file_bytes = std::filesystem::file_size(path);
   check(file_bytes >= 8, "{}: {} bytes are too few for a safetensors file", path, file_bytes);
@@ -215,42 +180,8 @@ std::size_t find_crc_digits(const std::string& text, const std::string& digits) 
 
 }  // namespace
 
-std::size_t size_of(FileType type) {
-  for (const FileDType& d : kDTypes) {
-    if (d.type == type && std::string_view(d.name) != "F16") return d.bytes;
-  }
-  return 0;
-}
-
-const char* name_of(FileType type) {
-  for (const FileDType& d : kDTypes) {
-    if (d.type == type && std::string_view(d.name) != "F16") return d.name;
-  }
-  return "?";
-}
-
-std::int64_t NamedArray::numel() const {
-  std::int64_t product = 1;
-  for (const std::int64_t extent : shape) product *= extent;
-  return product;
-}
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-const NamedArray* SafetensorsFile::find(const std::string& name) const {
-  const auto it = std::find_if(arrays.begin(), arrays.end(), [&](const NamedArray& a) { return a.name == name; });
-  return it == arrays.end() ? nullptr : &*it;
-}
-
-std::string SafetensorsFile::metadata_or(const std::string& key, const std::string& fallback) const {
-  const auto it = metadata.find(key);
-  return it == metadata.end() ? fallback : it->second;
-}
-
-SafetensorsFile read_safetensors(const std::string& path) {
-  std::ifstream in = open_file(path);
+WeightFile read_safetensors(const std::string& path) {
+  std::ifstream in = open_weight_file(path);
   Header header = read_header(path, in);
   const bool ours = header.metadata.contains(kFormatKey) || header.metadata.contains(kCrcKey);
   const std::string digits = ours ? header.metadata[kCrcKey] : "";
@@ -262,7 +193,7 @@ SafetensorsFile read_safetensors(const std::string& path) {
     header.text.replace(at, kNoCrc.size(), kNoCrc);
     crc = crc_of_header(header.text);
   }
-  SafetensorsFile file;
+  WeightFile file;
   file.path = path;
   for (const Entry& e : header.entries) {
     NamedArray array{e.name, e.dtype->type, e.shape, std::vector<std::byte>(e.end - e.begin)};
@@ -281,7 +212,7 @@ SafetensorsFile read_safetensors(const std::string& path) {
 }
 
 std::map<std::string, std::string> read_safetensors_metadata(const std::string& path) {
-  std::ifstream in = open_file(path);
+  std::ifstream in = open_weight_file(path);
   Header header = read_header(path, in);
   header.metadata.erase(kFormatKey);
   header.metadata.erase(kCrcKey);

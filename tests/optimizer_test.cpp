@@ -192,7 +192,7 @@ TEST(Optimizer, AResumedRunEqualsAnUninterruptedOneBitForBit) {
       }
       Net second(compute, 77);
       Optimizer optimizer(second.store, options);
-      SafetensorsFile file = read_safetensors(folder / "state");
+      WeightFile file = read_safetensors(folder / "state");
       optimizer.read_state(file);
       std::erase_if(file.arrays, [](const NamedArray& a) { return a.name.starts_with(Optimizer::kStatePrefix); });
       second.store.load(file);
@@ -209,13 +209,13 @@ TEST(Optimizer, RefusesTheStateOfAnother) {
   adam.rule = Rule::adam;
   OptimizerOptions momentum;
   momentum.momentum = 0.9;
-  SafetensorsFile file{"mem", {}, {}};
+  WeightFile file{"mem", {}, {}};
   Optimizer(net.store, momentum).append_state(file.arrays);
   Optimizer wrong(net.store, adam);
   EXPECT_EQ(error_of([&] { wrong.read_state(file); }),
             "mem: \"optimizer.adam.step\" is missing: the state of another optimizer");
   Optimizer right(net.store, momentum);
-  SafetensorsFile cut = file;
+  WeightFile cut = file;
   cut.arrays.pop_back();
   EXPECT_EQ(error_of([&] { right.read_state(cut); }), "mem: \"optimizer.moment1.g\" is missing");
   Net narrow(DType::f32);

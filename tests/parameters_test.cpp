@@ -36,10 +36,10 @@ struct SmallNet {
     counter = store.buffer("bn1.num_batches_tracked", {1}, DType::i32, 0);
     store.materialize({}, compute, seed);
   }
-  SafetensorsFile as_file() const { return {"mem", {}, store.to_arrays()}; }
+  WeightFile as_file() const { return {"mem", {}, store.to_arrays()}; }
 };
 
-NamedArray& array(SafetensorsFile& file, const std::string& name) {
+NamedArray& array(WeightFile& file, const std::string& name) {
   return const_cast<NamedArray&>(*file.find(name));
 }
 
@@ -154,7 +154,7 @@ TEST(Parameters, GradientsArriveInTheArena) {
 
 TEST(Parameters, FilesHavePyTorchsLayout) {
   const SmallNet net;
-  SafetensorsFile file = net.as_file();
+  WeightFile file = net.as_file();
   ASSERT_EQ(file.arrays.size(), 7u);
   const NamedArray& conv = array(file, "conv1.weight");
   EXPECT_EQ(conv.shape, (std::vector<std::int64_t>{8, 5, 3, 3}));
@@ -195,7 +195,7 @@ TEST(Parameters, ReadBackWhatTheyWrote) {
 
 TEST(Parameters, AcceptOthersNamesAndTypes) {
   const SmallNet net;
-  SafetensorsFile file = net.as_file();
+  WeightFile file = net.as_file();
   for (NamedArray& a : file.arrays) {
     if (a.name.starts_with("fc.")) a.name = "linear." + a.name.substr(3);
     a.name = "module." + a.name;
@@ -217,14 +217,14 @@ TEST(Parameters, AcceptOthersNamesAndTypes) {
 TEST(Parameters, RefuseWhatDoesNotFitAndStayAsTheyWere) {
   SmallNet net(DType::f32, 99);
   const std::vector<float> before = net.store.values().to_host<float>();
-  const SafetensorsFile good = SmallNet().as_file();
-  const auto refusal = [&](const SafetensorsFile& file, const LoadOptions& options = {}) {
+  const WeightFile good = SmallNet().as_file();
+  const auto refusal = [&](const WeightFile& file, const LoadOptions& options = {}) {
     const std::string text = error_of([&] { net.store.load(file, options); });
     EXPECT_THAT(text, StartsWith("mem: "));
     EXPECT_EQ(net.store.values().to_host<float>(), before);
     return text;
   };
-  SafetensorsFile file = good;
+  WeightFile file = good;
   array(file, "conv1.weight").shape = {8, 3, 3, 5};
   EXPECT_EQ(refusal(file), "mem: \"conv1.weight\" has shape [8, 3, 3, 5], expected [8, 5, 3, 3]");
   file = good;
@@ -254,7 +254,7 @@ TEST(Parameters, RefuseWhatDoesNotFitAndStayAsTheyWere) {
 
 TEST(Parameters, ACheckpointOfAnotherModelIsCalledByItsName) {
   SmallNet net;
-  SafetensorsFile file = net.as_file();
+  WeightFile file = net.as_file();
   file.metadata = {{"arch", "resnet20"}, {"classes", "10"}};
   LoadOptions options;
   options.arch = "resnet32";

@@ -476,7 +476,7 @@ TEST_F(Programs, DistillRefusesTeachersThatAreOfNoUse) {
   write_file(weights, flipped);
   expect_error(distill({}), HasSubstr("best.safetensors"));
   write_file(weights, good);
-  SafetensorsFile unsound = read_safetensors(weights.string());
+  WeightFile unsound = read_safetensors(weights.string());
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const auto last = std::find_if(unsound.arrays.begin(), unsound.arrays.end(),
                                  [](const NamedArray& array) { return array.name == "fc.weight"; });

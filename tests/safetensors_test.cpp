@@ -45,7 +45,7 @@ std::vector<NamedArray> samples() {
 
 const std::map<std::string, std::string> kMetadata{{"arch", "resnet20"}, {"note", "a \"quoted\"\nline, \u00e9"}};
 
-void expect_equal(const SafetensorsFile& file, const std::vector<NamedArray>& arrays) {
+void expect_equal(const WeightFile& file, const std::vector<NamedArray>& arrays) {
   ASSERT_EQ(file.arrays.size(), arrays.size());
   for (const NamedArray& a : arrays) {
     const NamedArray* found = file.find(a.name);
@@ -90,7 +90,7 @@ TEST(Safetensors, ReadsBackWhatItWrote) {
   const TemporaryFolder folder;
   const std::string path = folder / "w.safetensors";
   write_safetensors(path, samples(), kMetadata);
-  const SafetensorsFile file = read_safetensors(path);
+  const WeightFile file = read_safetensors(path);
   expect_equal(file, samples());
   EXPECT_EQ(file.metadata, kMetadata);
   EXPECT_EQ(read_safetensors_metadata(path), kMetadata);
@@ -110,7 +110,7 @@ TEST(Safetensors, ReadsOthersFilesAndWidensHalves) {
   const std::string path = folder.write(
       "f.safetensors",
       foreign(R"({"x":{"dtype":"F16","shape":[5],"data_offsets":[0,10]},"__metadata__":{"format":"pt"}}   )", halves));
-  const SafetensorsFile file = read_safetensors(path);
+  const WeightFile file = read_safetensors(path);
   EXPECT_EQ(file.metadata_or("format", ""), "pt");
   ASSERT_EQ(file.arrays.size(), 1u);
   EXPECT_EQ(file.arrays[0].dtype, FileType::f32);
@@ -215,7 +215,7 @@ TEST(Safetensors, AForeignFileWithAFlippedHeaderByteLoadsOrIsRefusedButNeverWors
     for (int bit = 0; bit < 8; ++bit) {
       patcher.put(i, static_cast<char>(good[i] ^ (1 << bit)));
       try {
-        const SafetensorsFile file = read_safetensors(path);
+        const WeightFile file = read_safetensors(path);
         ++loaded;
         std::size_t bytes = 0;
         for (const NamedArray& a : file.arrays) bytes += a.bytes.size();

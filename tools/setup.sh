@@ -6,6 +6,7 @@ packages=(
   g++ cmake ninja-build ccache                   # compiler and build
   libdnnl-dev ocl-icd-opencl-dev                 # oneDNN (its CMake config asks for OpenCL)
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libstb-dev
+  libarchive-dev                                 # PyTorch's zip files
   libboost-context-dev libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks
   curl ca-certificates xz-utils libssl-dev       # fetching and verifying data sets
 )

@@ -1,0 +1,117 @@
+#include "engine/weight_file.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "engine/safetensors.h"
+#include "engine/torch_file.h"
+#include "kernels/error.h"
+
+namespace retort {
+namespace {
+
+float half_to_float(std::uint16_t h) {
+  const int exponent = (h >> 10) & 31, mantissa = h & 1023;
+  float magnitude;
+  if (exponent == 0) {
+    magnitude = std::ldexp(static_cast<float>(mantissa), -24);
+  } else if (exponent == 31) {
+    magnitude = mantissa == 0 ? INFINITY : NAN;
+  } else {
+    magnitude = std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+  }
+  return (h & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+}  // namespace
+
+std::size_t size_of(FileType type) {
+  switch (type) {
+    case FileType::f64:
+    case FileType::i64:
+      return 8;
+    case FileType::f32:
+    case FileType::i32:
+      return 4;
+    case FileType::bf16:
+      return 2;
+    case FileType::u8:
+      return 1;
+  }
+  return 0;
+}
+
+const char* name_of(FileType type) {
+  switch (type) {
+    case FileType::f64:
+      return "F64";
+    case FileType::f32:
+      return "F32";
+    case FileType::bf16:
+      return "BF16";
+    case FileType::i64:
+      return "I64";
+    case FileType::i32:
+      return "I32";
+    case FileType::u8:
+      return "U8";
+  }
+  return "?";
+}
+
+std::int64_t NamedArray::numel() const {
+  std::int64_t product = 1;
+  for (const std::int64_t extent : shape) product *= extent;
+  return product;
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+const NamedArray* WeightFile::find(const std::string& name) const {
+  const auto it = std::find_if(arrays.begin(), arrays.end(), [&](const NamedArray& a) { return a.name == name; });
+  return it == arrays.end() ? nullptr : &*it;
+}
+
+std::string WeightFile::metadata_or(const std::string& key, const std::string& fallback) const {
+  const auto it = metadata.find(key);
+  return it == metadata.end() ? fallback : it->second;
+}
+
+std::vector<std::byte> widen_half(const std::vector<std::byte>& bytes) {
+  std::vector<std::byte> out(bytes.size() * 2);
+  for (std::size_t i = 0; i + 1 < bytes.size(); i += 2) {
+    std::uint16_t half;
+    std::memcpy(&half, &bytes[i], 2);
+    const float value = half_to_float(half);
+    std::memcpy(&out[2 * i], &value, 4);
+  }
+  return out;
+}
+
+std::ifstream open_weight_file(const std::string& path) {
+  std::error_code code;
+  const auto status = std::filesystem::status(path, code);
+  check(std::filesystem::exists(status), "{}: no such file", path);
+  check(std::filesystem::is_regular_file(status), "{}: is not a file", path);
+  std::ifstream in(path, std::ios::binary);
+  check(in.is_open(), "{}: cannot be opened: {}", path, std::strerror(errno));
+  return in;
+}
+
+WeightFile read_weight_file(const std::string& path) {
+  std::vector<std::byte> first(16);
+  std::ifstream in = open_weight_file(path);
+  in.read(reinterpret_cast<char*>(first.data()), static_cast<std::streamsize>(first.size()));
+  first.resize(static_cast<std::size_t>(in.gcount()));
+  return is_torch_file(first) ? read_torch_file(path) : read_safetensors(path);
+}
+
+}  // namespace retort

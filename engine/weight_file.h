@@ -1,0 +1,49 @@
+// Named arrays in a file: what a checkpoint is to the rest of Retort, whichever format it has.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace retort {
+
+enum class FileType : std::uint8_t { f64, f32, bf16, i64, i32, u8 };
+
+std::size_t size_of(FileType type);
+const char* name_of(FileType type);  // "F32", as in a safetensors file
+
+// One array on the host, in file layout.
+struct NamedArray {
+  std::string name;
+  FileType dtype = FileType::f32;
+  std::vector<std::int64_t> shape;
+  std::vector<std::byte> bytes;  // row-major, little-endian
+
+  std::int64_t numel() const;
+};
+
+std::string shape_text(const std::vector<std::int64_t>& shape);  // "[16, 3, 3, 3]"
+
+struct WeightFile {
+  std::string path;
+  std::map<std::string, std::string> metadata;  // safetensors alone has any
+  std::vector<NamedArray> arrays;               // in the file's order; F16 has become f32
+
+  const NamedArray* find(const std::string& name) const;  // null when absent
+  std::string metadata_or(const std::string& key, const std::string& fallback) const;
+};
+
+// IEEE 754 binary16 to f32, element by element.
+std::vector<std::byte> widen_half(const std::vector<std::byte>& bytes);
+
+// For the readers. Throws Error where there is no such file.
+std::ifstream open_weight_file(const std::string& path);
+
+// A safetensors file (engine/safetensors.h) or a state dict of PyTorch (engine/torch_file.h), told apart by the first
+// bytes and not by the name. Throws Error, one line naming the file, for what is neither or not sound.
+WeightFile read_weight_file(const std::string& path);
+
+}  // namespace retort

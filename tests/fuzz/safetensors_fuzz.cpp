@@ -1,0 +1,12 @@
+#include "engine/safetensors.h"
+#include "kernels/error.h"
+#include "tests/fuzz/memory_file.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const retort::fuzz::MemoryFile file(data, size);
+  try {
+    retort::read_safetensors(file.path());
+  } catch (const retort::Error&) {
+  }
+  return 0;
+}
