@@ -70,6 +70,7 @@ std::map<std::string, std::string> checkpoint_metadata(const Model& model, const
           {"stem", spec.stem},
           {"shortcut", spec.shortcut},
           {"dataset", config.data.dataset},
+          {"input_size", fmt::format("{} {}", session.height, session.width)},
           {"normalize_mean", fmt::format("{}", fmt::join(config.data.normalize.mean, " "))},
           {"normalize_std", fmt::format("{}", fmt::join(config.data.normalize.std, " "))},
           {"class_names", fmt::format("{}", fmt::join(session.class_names, "\n"))}};
