@@ -120,20 +120,21 @@ bool has_tensors(const PickleValue& value) {
          });
 }
 
+// Under a known key before the whole: a tensor may lie beside the state dict, such as the best accuracy so far.
 const PickleDict& find_state_dict(const std::string& path, const PickleValue& root) {
-  if (has_tensors(root)) return *root.as<PickleDict>();
   const auto* const outer = root.as<PickleDict>();
   check(outer != nullptr, "{}: holds no dictionary of tensors; {}", path, kAdvice);
-  std::vector<std::string> keys;
   for (const char* wanted : {"state_dict", "model_state_dict", "model", "net", "params"}) {
     for (const auto& [key, value] : outer->items) {
       const auto* const name = key->as<std::string>();
       if (name != nullptr && *name == wanted && has_tensors(*value)) return *value->as<PickleDict>();
     }
   }
+  if (has_tensors(root)) return *outer;
+  std::vector<std::string> keys;
   for (const auto& [key, value] : outer->items) {
-    if (const auto* const name = key->as<std::string>(); name != nullptr && keys.size() < 10)
-      keys.push_back(in_quotes(*name));
+    const auto* const name = key->as<std::string>();
+    if (name != nullptr && keys.size() < 10) keys.push_back(in_quotes(*name));
   }
   fail(
       "{}: no state dict in it, neither as a whole nor under \"state_dict\", \"model_state_dict\", \"model\", \"net\" "

@@ -185,6 +185,7 @@ TEST_F(TorchFile, PrefixesThatAllNamesHaveGo) {
 TEST_F(TorchFile, TheStateDictMayLieInADictionary) {
   Pickle inner;
   inner.code("}(").text("epoch").number(7).text("best").code(std::string("G\x3f\xe0\0\0\0\0\0\0", 9));
+  inner.tensor("best_acc1", "FloatStorage", "1", 3, 0, {}, {});
   inner.text("flags").code("]\x88\x61").text("state_dict").code("}(");
   inner.tensor("a.weight", "FloatStorage", "0", 6, 0, {3, 2}, {1, 3});
   inner.tensor("a.bias", "FloatStorage", "1", 3, 1, {2}, {1}).text("version").code("N").code("uu");
