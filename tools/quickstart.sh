@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained network: set-up, build, data, training, result. Under 10 minutes on two CPU cores.
+# From a fresh clone to a distilled network: set-up, build, data, a teacher, and two students, one taught and one not.
+# Under 10 minutes on two CPU cores.
 #
-#     tools/quickstart.sh [--set key=value ...]        passes --set on to ./train, for example --set train.epochs=2
+#     tools/quickstart.sh [--set key=value ...]   passes --set on to ./train and ./distill: --set train.epochs=2
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,12 +23,12 @@ tools/setup.sh
 step "build"
 preset=cpu
 if command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1; then preset=default; fi
-echo "preset $preset; only what training needs (tools/test.sh builds the rest)"
+echo "preset $preset; only what this needs (tools/test.sh builds the rest)"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 quietly() { "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2; return 1; }; }
 quietly cmake --preset "$preset"
-quietly cmake --build --preset "$preset" --parallel "$(nproc)" --target train dataset
+quietly cmake --build --preset "$preset" --parallel "$(nproc)" --target train distill dataset
 
 step "data"
 export RETORT_DATASETS=${RETORT_DATASETS:-$PWD/datasets}
@@ -38,20 +39,19 @@ elif build/dataset cifar100; then
   echo "CIFAR-100 fetched into $RETORT_DATASETS"
 else
   echo "CIFAR-100 is neither in $RETORT_DATASETS nor to be had from its address: training on the built-in set 'shapes'"
-  chosen=(--set data.dataset=shapes)
+  chosen=(--set data.dataset=shapes --set data.validation=1000 --set train.epochs=12) # a fifth of the images
 fi
 
-step "training (configs/quickstart.cfg)"
-build/train configs/quickstart.cfg "${chosen[@]}" "$@"
+step "teacher (configs/quickstart_teacher.cfg)"
+build/train configs/quickstart_teacher.cfg "${chosen[@]}" "$@"
 
-step "result"
+step "students, one without and one with the teacher (configs/quickstart.cfg)"
+build/distill configs/quickstart.cfg "${chosen[@]}" "$@"
+
+step "validation accuracy after each epoch"
 run=$(ls -d runs/quickstart/v* | sort -V | tail -n 1)
-echo "validation accuracy after each epoch"
-# One JSON object a line; of an epoch's, the epoch and val.top1.
-sed -nE '/"kind": ?"epoch"/{s/.*"epoch": ?([0-9]+)[,}].*"val": ?\{[^}]*"top1": ?([0-9.eE+-]+).*/\1 \2/p}' "$run/metrics.jsonl" |
-  awk '{ bar = ""; for (i = 0; i < $2 * 60; i++) bar = bar "#"; printf "%4d  %5.2f %%  %s\n", $1, 100 * $2, bar }'
-sed -nE '/"kind": ?"test"/{s/.*"checkpoint": ?"([a-z]+)".*"top1": ?([0-9.eE+-]+).*/\1 \2/p}' "$run/metrics.jsonl" |
-  awk '{ printf "test accuracy of the %s checkpoint: %.2f %%\n", $1, 100 * $2 }'
-echo "everything about the run is in $run"
+# curves.csv: group, epoch, ..., val_top1_mean, val_top1_sd
+awk -F, 'NR > 1 { bar = sprintf("%*s", 60 * $10, ""); gsub(/ /, "#", bar); printf "%-10s %3d  %5.2f %%  %s\n", $1, $2, 100 * $10, bar }' "$run/curves.csv"
+echo "everything about the run is in $run: results.txt is the table above"
 finish_step
 printf '\nfrom clone to result: %d:%02d minutes\n' $(((SECONDS - start) / 60)) $(((SECONDS - start) % 60))
