@@ -14,6 +14,7 @@
 #include "distill/distill_objective.h"
 #include "engine/autograd.h"
 #include "engine/safetensors.h"
+#include "tests/support/files.h"
 #include "tests/support/loss_reference.h"
 
 namespace retort {
@@ -49,10 +50,11 @@ Session tiny_session(std::int64_t images) {
   return session;
 }
 
-// A checkpoint with random weights and random batch normalisation.
+// A checkpoint with random weights and random batch normalisation, in a folder of this process's own: the tests run
+// side by side.
 std::string write_teacher(const std::string& arch, std::uint64_t seed) {
-  const std::string path =
-      ::testing::TempDir() + "retort-teacher-" + arch + "-" + std::to_string(seed) + ".safetensors";
+  static const test::TemporaryFolder folder;
+  const std::string path = folder / (arch + "-" + std::to_string(seed) + ".safetensors");
   const auto model = make_model({.arch = arch, .classes = kClasses});
   model->parameters().materialize({}, DType::f64, seed);
   RandomStream random(seed, kPurposeSynthetic, 1, 0);
