@@ -476,6 +476,13 @@ TEST_F(Programs, DistillRefusesTeachersThatAreOfNoUse) {
   write_file(weights, flipped);
   expect_error(distill({}), HasSubstr("best.safetensors"));
   write_file(weights, good);
+  // Far below what its checkpoint records, before anything is trained.
+  WeightFile boastful = read_safetensors(weights.string());
+  boastful.metadata["validation_top1"] = "0.99";
+  write_safetensors(weights.string(), boastful.arrays, boastful.metadata);
+  expect_error(distill({"--set", "distill.teacher_tolerance=0.05"}),
+               AllOf(HasSubstr("records 99.00 %"), HasSubstr("normalised"), HasSubstr("teacher_tolerance")));
+  write_file(weights, good);
   WeightFile unsound = read_safetensors(weights.string());
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const auto last = std::find_if(unsound.arrays.begin(), unsound.arrays.end(),
