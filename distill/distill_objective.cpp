@@ -59,8 +59,7 @@ DistillObjective::DistillObjective(const Model& model, const StudentConfig& stud
   }
   // Another seed than the student's: equal shapes must not start equal.
   parts_.materialize(session.device, dtype, student.train.seed + 0x9e3779b97f4a7c15u);
-  device_weights_ = Tensor::zeros({static_cast<std::int64_t>(terms_.size())},
-                                  dtype == DType::f64 ? DType::f64 : DType::f32, session.device);
+  device_weights_ = Tensor::zeros({static_cast<std::int64_t>(terms_.size())}, accumulation_type(dtype), session.device);
 }
 
 void DistillObjective::prepare(int epoch) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/autograd.h"
+#include "engine/ops.h"
 #include "engine/stream.h"
 
 namespace retort {
@@ -108,26 +109,21 @@ std::vector<StepRecords> TrainingStep::drain() {
 
 std::string TrainingStep::first_nonfinite(std::size_t network) const {
   const autograd::NoGradGuard no_grad;
-  const auto bad = [](const Tensor& t) {
-    const Tensor count = Tensor::zeros({1}, DType::i32, t.device());
-    t.backend().accumulate_nonfinite(t, count.view(), current_stream(t.device()));
-    return count.to_host<std::int32_t>()[0] > 0;
-  };
   const Model& model = networks_.at(network).model;
   for (const auto& parameter : model.parameters().parameters()) {
-    if (bad(parameter->value)) return "parameter " + parameter->name;
+    if (!all_finite(parameter->value)) return "parameter " + parameter->name;
   }
   check(last_.first > 0, "training step: first_nonfinite() before any step");
   const BatchBuffers& batch = buffers_.at(last_.first);
   batch.produce();
-  if (bad(batch.input)) return "the network's input";
+  if (!all_finite(batch.input)) return "the network's input";
   const std::vector<std::string> names = model.tap_names();
   const ModelOutput output =
       model.forward(batch.input, mode_for(batch, networks_[network]), TapNames(names.begin(), names.end()));
   for (const std::string& name : names) {
-    if (bad(output.taps.at(name))) return "feature map " + name;
+    if (!all_finite(output.taps.at(name))) return "feature map " + name;
   }
-  return bad(output.logits) ? "the logits" : "the loss itself";
+  return all_finite(output.logits) ? "the loss itself" : "the logits";
 }
 
 std::vector<double> TrainingStep::gradient_norms(std::size_t number) const {

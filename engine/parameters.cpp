@@ -98,7 +98,7 @@ void ParameterStore::materialize(Device device, DType compute, std::uint64_t see
   check(!materialized(), "parameters: materialize() a second time");
   check(is_floating(compute), "parameters: cannot compute in {}", name_of(compute));
   compute_ = compute;
-  const DType master = compute == DType::f64 ? DType::f64 : DType::f32;
+  const DType master = accumulation_type(compute);
   const auto allocate = [&]<typename T>(T) {
     std::vector<T> host(static_cast<std::size_t>(size_), T{0});
     for (std::size_t i = 0; i < parameters_.size(); ++i) {

@@ -32,6 +32,11 @@ constexpr std::size_t size_of(DType dtype) {
 constexpr bool is_floating(DType dtype) {
   return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::bf16;
 }
+
+// The type in which statistics, losses and sums over a tensor of type `dtype` are kept.
+constexpr DType accumulation_type(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
 const char* name_of(DType dtype);  // "f32"
 
 template <typename T>

@@ -120,7 +120,7 @@ class Convolution : public testing::TestWithParam<ConvCase> {
     const Conv& s = GetParam().shape;
     const Shape x_shape{s.n, s.h, s.w, s.c}, w_shape{s.o, s.kh, s.kw, s.c / s.groups},
         y_shape{s.n, s.oh(), s.ow(), s.o};
-    const DType accumulation = dtype == DType::f64 ? DType::f64 : DType::f32;
+    const DType accumulation = accumulation_type(dtype);
     const Values x = random_values(s.x_size(), 1, dtype), w = random_values(s.w_size(), 2, dtype),
                  bias = random_values(s.o, 3, accumulation), dy = random_values(s.y_size(), 4, dtype);
     const Values want_y = conv_forward(s, x, w, {}), want_biased = conv_forward(s, x, w, bias),
@@ -234,7 +234,7 @@ class Matmul : public testing::TestWithParam<MatmulCase> {};
 TEST_P(Matmul, MatchesTheDefinition) {
   const auto [m, n, k] = GetParam();
   for (DType dtype : {DType::f64, DType::f32, DType::bf16}) {
-    const DType accumulation = dtype == DType::f64 ? DType::f64 : DType::f32;
+    const DType accumulation = accumulation_type(dtype);
     const Values a = random_values(m * k, 1, dtype), b = random_values(k * n, 2, dtype),
                  bias = random_values(n, 3, accumulation);
     for (int variant = 0; variant < 8; ++variant) {

@@ -23,7 +23,7 @@ struct Layer {
       : act(activation),
         x(type, input),
         y(type, shape),
-        gamma(test::accumulator(type), uniform({shape.last()}, 0.5, 1.5, 21)),
+        gamma(accumulation_type(type), uniform({shape.last()}, 0.5, 1.5, 21)),
         beta(gamma.type, uniform({shape.last()}, -0.5, 0.5, 22)),
         mean(gamma.type, gamma.shape),
         invstd(gamma.type, gamma.shape),
@@ -73,7 +73,7 @@ TEST_P(BatchNorm, ForwardFollowsTheReference) {
         const Array old_mean = layer.running_mean.array(), old_var = layer.running_var.array();
         layer.forward(0.25);
         const reference::BatchNorm expected = layer.expected();
-        const double statistics = tolerance_of(test::accumulator(GetParam()));
+        const double statistics = tolerance_of(accumulation_type(GetParam()));
         expect_close(layer.y, expected.y, tolerance_of(GetParam()));
         expect_close(layer.mean, expected.mean, statistics);
         expect_close(layer.invstd, expected.invstd, statistics);
@@ -123,7 +123,7 @@ TEST_P(BatchNorm, BackwardFollowsTheFormula) {
           const double normal = (x[i] - mean[c]) * invstd[c];
           dx[i] = gamma[c] * invstd[c] * (g[i] - (batch_statistics ? (dbeta[c] + normal * dgamma[c]) / rows : 0));
         }
-        const DType sums = test::accumulator(GetParam());
+        const DType sums = accumulation_type(GetParam());
         for (const bool keep : {true, false}) {
           Data in(GetParam(), shape), kept(GetParam(), shape), out_gamma(sums, gamma.shape),
               out_beta(sums, gamma.shape);

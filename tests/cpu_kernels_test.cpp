@@ -100,7 +100,7 @@ TEST_P(EveryFloat, ReductionsFollowTheReference) {
   for (const Shape shape :
        {Shape{3, 5}, Shape{1, 2048}, Shape{70000, 3}, Shape{9000, 16}, Shape{5, 700}, Shape{3000, 64}}) {
     const Data x(GetParam(), uniform(shape, -1, 1.5, 3));
-    const DType sums = test::accumulator(GetParam());
+    const DType sums = accumulation_type(GetParam());
     Data total(sums, Shape{1}), rows(sums, Shape{shape.last()});
     cpu().sum(x, 0.25, total, {});
     expect_close(total, Array(Shape{1}, 0.25 * reference::sum(x.array())), 4 * test::rounding(sums));
@@ -326,7 +326,7 @@ TEST(CpuKernels, MaxPoolTakesTheFirstOfEqualsAndShowsNan) {
 TEST_P(EveryFloat, RowFunctionsFollowTheReference) {
   for (const Shape shape : {Shape{1, 1}, Shape{5, 10}, Shape{130, 100}, Shape{3, 1003}}) {
     const Data x(GetParam(), uniform(shape, -5, 5, 11));
-    Data y(GetParam(), shape), norm(test::accumulator(GetParam()), Shape{shape.rows()});
+    Data y(GetParam(), shape), norm(accumulation_type(GetParam()), Shape{shape.rows()});
     // The reference's exp(log softmax) has the error of an exponent near 15.
     const double tolerance = 4 * test::rounding(GetParam()) + 1e-14;
     cpu().softmax(x, y, {});
@@ -371,7 +371,7 @@ TEST_P(EveryFloat, CrossEntropyFollowsTheReference) {
       const Data x(GetParam(), uniform(shape, -5, 5, 14));
       std::vector<std::int32_t> labels;
       for (std::int64_t r = 0; r < shape.rows(); ++r) labels.push_back(static_cast<std::int32_t>(r * 7 % shape.last()));
-      const DType sums = test::accumulator(GetParam());
+      const DType sums = accumulation_type(GetParam());
       Data loss(sums, Shape{1}), log_sum_exp(sums, Shape{shape.rows()}), dx(GetParam(), shape);
       cpu().cross_entropy(x, test::indices(labels), smoothing, loss, log_sum_exp, {});
       expect_close(loss, Array(Shape{1}, reference::cross_entropy(x.array(), labels, smoothing)),

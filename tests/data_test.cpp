@@ -18,22 +18,15 @@
 #include "data/split.h"
 #include "kernels/error.h"
 #include "kernels/philox.h"
+#include "tests/support/files.h"
 
 namespace retort {
 namespace {
 
 namespace fs = std::filesystem;
+using test::error_of;
 using testing::AllOf;
 using testing::HasSubstr;
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 // A folder that is removed with its content.
 struct TemporaryFolder {
@@ -110,7 +103,7 @@ TEST(Cifar, ErrorsNameTheFileAndWhatToDo) {
 
   fs::remove(sets / "data_batch_4.bin");
   EXPECT_THAT(load("cifar10"), AllOf(HasSubstr("data_batch_4.bin"), HasSubstr("train_files")));
-  EXPECT_EQ(load("cifar10", {"data_batch_1.bin"}), "no error");
+  EXPECT_NO_THROW(load_dataset("cifar10", root, {"data_batch_1.bin"}));
 
   {  // record 1234's label
     std::fstream file(sets / "data_batch_1.bin", std::ios::in | std::ios::out | std::ios::binary);

@@ -4,6 +4,7 @@
 
 #include "engine/autograd.h"
 #include "engine/ops.h"
+#include "tests/support/files.h"
 
 namespace retort {
 namespace {
@@ -14,58 +15,48 @@ Tensor filled(const Shape& shape, DType dtype = DType::f32) {
   return Tensor::full(shape, 0.5, dtype, Device{});
 }
 
-template <typename F>
-std::string message_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(FeatureLosses, SayWhatIsWrong) {
   const Tensor x = filled({2, 3, 3, 4});
   Tensor trained = filled({2, 3, 3, 4});
   trained.set_requires_grad();
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::error_of([&] {
                 mean_squared_error(x, filled({2, 3, 3, 5}));
               }),
               HasSubstr("mean_squared_error: f32 [2, 3, 3, 4] on cpu and f32 [2, 3, 3, 5] on cpu do not match"));
-  EXPECT_THAT(message_of([&] { smooth_l1(x, trained); }), HasSubstr("smooth_l1: the target counts as a constant"));
-  EXPECT_THAT(message_of([&] { smooth_l1(x, x, 0.0); }), HasSubstr("smooth_l1: beta 0 is not above 0"));
-  EXPECT_THAT(message_of([&] { channel_energy(x, 0.0); }), HasSubstr("channel_energy: p 0 is not above 0"));
-  EXPECT_THAT(message_of([&] { channels_first(filled({3, 4})); }), HasSubstr("[N, H, W, C] or [N, R, C]"));
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::error_of([&] { smooth_l1(x, trained); }), HasSubstr("smooth_l1: the target counts as a constant"));
+  EXPECT_THAT(test::error_of([&] { smooth_l1(x, x, 0.0); }), HasSubstr("smooth_l1: beta 0 is not above 0"));
+  EXPECT_THAT(test::error_of([&] { channel_energy(x, 0.0); }), HasSubstr("channel_energy: p 0 is not above 0"));
+  EXPECT_THAT(test::error_of([&] { channels_first(filled({3, 4})); }), HasSubstr("[N, H, W, C] or [N, R, C]"));
+  EXPECT_THAT(test::error_of([&] {
                 neuron_selectivity(filled({2, 3, 4}), filled({2, 3, 5}));
               }),
               HasSubstr("neuron_selectivity: student [2, 3, 4] and teacher [2, 3, 5]"));
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::error_of([&] {
                 neuron_selectivity(filled({2, 3, 4}, DType::bf16), filled({2, 3, 4}));
               }),
               HasSubstr("convert it with cast()"));
-  EXPECT_THAT(message_of([&] { variational_information(x, x, filled({3})); }),
+  EXPECT_THAT(test::error_of([&] { variational_information(x, x, filled({3})); }),
               HasSubstr("variational_information: the variances must be f32 [4]"));
 }
 
 TEST(RelationLosses, SayWhatIsWrong) {
   Tensor trained = filled({4, 4});
   trained.set_requires_grad();
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::error_of([&] {
                 angle_loss(filled({1, 1}), filled({1, 1}));
               }),
               HasSubstr("angle_loss: needs at least 2 samples in the batch, got 1"));
-  EXPECT_THAT(message_of([&] { distance_loss(filled({4, 5}), filled({4, 5})); }), HasSubstr("square"));
-  EXPECT_THAT(message_of([&] { distance_loss(filled({4, 4}), filled({5, 5})); }), HasSubstr("do not match"));
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::error_of([&] { distance_loss(filled({4, 5}), filled({4, 5})); }), HasSubstr("square"));
+  EXPECT_THAT(test::error_of([&] { distance_loss(filled({4, 4}), filled({5, 5})); }), HasSubstr("do not match"));
+  EXPECT_THAT(test::error_of([&] {
                 probability_transfer(filled({4, 4}), trained);
               }),
               HasSubstr("probability_transfer: the teacher counts as a constant"));
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::error_of([&] {
                 pairwise_squared_distances(filled({4, 4}, DType::bf16));
               }),
               HasSubstr("expected f32 or f64, got bf16"));
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::error_of([&] {
                 correlation_congruence(filled({1, 4}), filled({1, 4}));
               }),
               HasSubstr("correlation_congruence: needs at least 2 samples"));

@@ -9,6 +9,7 @@
 
 #include "engine/autograd.h"
 #include "models/model.h"
+#include "tests/support/files.h"
 
 namespace retort {
 namespace {
@@ -107,15 +108,6 @@ INSTANTIATE_TEST_SUITE_P(Networks, Fold,
                                          Network{"resnet50", {.arch = "resnet50"}, 16}),
                          [](const auto& test) { return test.param.name; });
 
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(FoldedModel, IsForInferenceOnly) {
   const auto model = build({.arch = "resnet8"}, DType::f32);
   EXPECT_FALSE(model->folded());
@@ -128,11 +120,11 @@ TEST(FoldedModel, IsForInferenceOnly) {
   Tensor x = images(2, 32, DType::f32);
   ForwardMode training;
   training.training = true;
-  EXPECT_THAT(message_of([&] { model->forward(x, training); }),
+  EXPECT_THAT(test::error_of([&] { model->forward(x, training); }),
               testing::HasSubstr("the model is folded, for inference only"));
-  EXPECT_THAT(message_of([&] { model->fold(); }), testing::HasSubstr("a second time"));
+  EXPECT_THAT(test::error_of([&] { model->fold(); }), testing::HasSubstr("a second time"));
   x.set_requires_grad();
-  EXPECT_THAT(message_of([&] { model->forward(x, {}); }), testing::HasSubstr("conv2d_inference"));
+  EXPECT_THAT(test::error_of([&] { model->forward(x, {}); }), testing::HasSubstr("conv2d_inference"));
 }
 
 TEST(FoldedModel, ShowsWhatIsNotFinite) {
@@ -140,11 +132,12 @@ TEST(FoldedModel, ShowsWhatIsNotFinite) {
   for (const auto& b : model->parameters().buffers()) {
     if (b->name == "layer2.0.bn1.running_var") b->value.fill(std::numeric_limits<double>::quiet_NaN());
   }
-  EXPECT_THAT(message_of([&] { model->fold(); }), testing::HasSubstr("layer2.0.conv1.weight"));
+  EXPECT_THAT(test::error_of([&] { model->fold(); }), testing::HasSubstr("layer2.0.conv1.weight"));
 }
 
 TEST(FoldedModel, NeedsParameters) {
-  EXPECT_THAT(message_of([] { make_model({.arch = "resnet8"})->fold(); }), testing::HasSubstr("before materialize()"));
+  EXPECT_THAT(test::error_of([] { make_model({.arch = "resnet8"})->fold(); }),
+              testing::HasSubstr("before materialize()"));
 }
 
 }  // namespace

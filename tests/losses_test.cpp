@@ -20,6 +20,7 @@
 namespace retort {
 namespace {
 
+using test::error_of;
 using ::testing::HasSubstr;
 using Array = reference::Array;
 
@@ -254,15 +255,6 @@ TEST(LossRegistry, AdversarialDiscriminatorReversesOnlyTheStudentsGradient) {
   const std::vector<double> with = gradient(helping), against = gradient(fighting);
   for (std::size_t i = 0; i < with.size(); ++i) ASSERT_NEAR(against[i], -2 * with[i], 1e-12) << i;
   EXPECT_EQ(helping.objective.parts()->gradients().to_doubles(), fighting.objective.parts()->gradients().to_doubles());
-}
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(LossRegistry, WhatDoesNotFitIsNamed) {

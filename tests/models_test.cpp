@@ -5,6 +5,7 @@
 
 #include "engine/autograd.h"
 #include "models/model.h"
+#include "tests/support/files.h"
 
 namespace retort {
 namespace {
@@ -116,24 +117,15 @@ TEST(ResNet, PaddedShortcutSubsamplesAndPadsBothSides) {
   }
 }
 
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(ResNet, MistakesAreNamed) {
-  EXPECT_THAT(message_of([] { build("resnet21", 10); }), ::testing::HasSubstr("unknown arch \"resnet21\""));
-  EXPECT_THAT(message_of([] { build("resnet20", 10, "imagenet"); }), ::testing::HasSubstr("imagenet"));
-  EXPECT_THAT(message_of([] { build("resnet18", 10, "foo"); }), ::testing::HasSubstr("unknown stem \"foo\""));
-  EXPECT_THAT(message_of([] { build("resnet18", 10, "cifar", "zero"); }), ::testing::HasSubstr("shortcut"));
+  EXPECT_THAT(test::error_of([] { build("resnet21", 10); }), ::testing::HasSubstr("unknown arch \"resnet21\""));
+  EXPECT_THAT(test::error_of([] { build("resnet20", 10, "imagenet"); }), ::testing::HasSubstr("imagenet"));
+  EXPECT_THAT(test::error_of([] { build("resnet18", 10, "foo"); }), ::testing::HasSubstr("unknown stem \"foo\""));
+  EXPECT_THAT(test::error_of([] { build("resnet18", 10, "cifar", "zero"); }), ::testing::HasSubstr("shortcut"));
   auto model = build("resnet8", 10);
   model->parameters().materialize({}, DType::f32, 0);
   const Tensor x = Tensor::zeros({1, 32, 32, 3}, DType::f32, {});
-  EXPECT_THAT(message_of([&] { model->forward(x, {}, {"layer4"}); }), ::testing::HasSubstr("no tap \"layer4\""));
+  EXPECT_THAT(test::error_of([&] { model->forward(x, {}, {"layer4"}); }), ::testing::HasSubstr("no tap \"layer4\""));
 }
 
 }  // namespace

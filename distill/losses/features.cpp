@@ -38,7 +38,7 @@ LossBuilder read_similarity_preserving(ConfigSection& section) {
     const std::vector<TapPair> pairs = choice.pairs(context);
     return [pairs](const LossInputs& in) {
       const auto similarities = [&](const Tensor& map) {
-        const Tensor f = cast(flatten(map), map.dtype() == DType::f64 ? DType::f64 : DType::f32);
+        const Tensor f = accumulated(flatten(map));
         return l2_normalize(matmul(f, f, false, true, in.mode.math));
       };
       std::vector<Tensor> terms;
@@ -181,7 +181,7 @@ LossBuilder read_nst(ConfigSection& section) {
     for (const TapPair& pair : pairs) need_maps(context, "nst", pair);
     return [pairs](const LossInputs& in) {
       const auto selectivities = [](const Tensor& map) {
-        const Tensor x = cast(channels_first(map), map.dtype() == DType::f64 ? DType::f64 : DType::f32);
+        const Tensor x = accumulated(channels_first(map));
         return reshape(l2_normalize(reshape(x, {x.dim(0) * x.dim(1), x.dim(2)})), x.shape());
       };
       std::vector<Tensor> terms;

@@ -9,19 +9,27 @@ struct LogitPair {
   Tensor student, teacher;
 };
 
-// Keys of every logit loss: `temperature`, and `standardize` for the logit standardisation of Sun et al. 2024.
+// Keys of every logit loss: `standardize` for the logit standardisation of Sun et al. 2024, and `temperature` where the
+// loss has one.
 struct LogitOptions {
   double temperature = 1;
   bool standardize = false;
 
-  LogitOptions(ConfigSection& section, double default_temperature) : temperature(default_temperature) {
+  explicit LogitOptions(ConfigSection& section) { section.read("standardize", standardize); }
+  LogitOptions(ConfigSection& section, double default_temperature) : LogitOptions(section) {
+    temperature = default_temperature;
     section.read("temperature", temperature, Range::above(0));
-    section.read("standardize", standardize);
   }
   LogitPair pair(const LossInputs& in) const {
     const Tensor teacher = in.teacher_logits(temperature);
     if (!standardize) return {in.student.logits, teacher};
     return {standardize_rows(in.student.logits), standardize_rows(teacher)};
+  }
+  // The loss that `of` says of the two, their temperature with them.
+  LossBuilder loss(Tensor (*of)(const LogitPair&, double temperature)) const {
+    return [*this, of](LossContext&) -> Loss {
+      return [*this, of](const LossInputs& in) { return of(pair(in), temperature); };
+    };
   }
 };
 
@@ -38,35 +46,20 @@ LossBuilder read_cross_entropy(ConfigSection& section) {
 }
 
 LossBuilder read_soft_targets(ConfigSection& section) {
-  const LogitOptions options(section, 4);
-  return [options](LossContext&) -> Loss {
-    return [options](const LossInputs& in) {
-      const LogitPair z = options.pair(in);
-      return soft_targets(z.student, z.teacher, options.temperature);
-    };
-  };
+  return LogitOptions(section, 4).loss([](const LogitPair& z, double temperature) {
+    return soft_targets(z.student, z.teacher, temperature);
+  });
 }
 
 LossBuilder read_soft_cross_entropy(ConfigSection& section) {
-  const LogitOptions options(section, 1);
-  return [options](LossContext&) -> Loss {
-    return [options](const LossInputs& in) {
-      const LogitPair z = options.pair(in);
-      return soft_cross_entropy(z.student, z.teacher, options.temperature);
-    };
-  };
+  return LogitOptions(section, 1).loss([](const LogitPair& z, double temperature) {
+    return soft_cross_entropy(z.student, z.teacher, temperature);
+  });
 }
 
 LossBuilder read_logit_mse(ConfigSection& section) {
-  bool standardize = false;
-  section.read("standardize", standardize);
-  return [standardize](LossContext&) -> Loss {
-    return [standardize](const LossInputs& in) {
-      const Tensor teacher = in.teacher_logits(1);
-      if (!standardize) return mean_squared_error(in.student.logits, teacher);
-      return mean_squared_error(standardize_rows(in.student.logits), standardize_rows(teacher));
-    };
-  };
+  return LogitOptions(section).loss(
+      [](const LogitPair& z, double) { return mean_squared_error(z.student, z.teacher); });
 }
 
 LossBuilder read_dkd(ConfigSection& section) {

@@ -8,7 +8,7 @@ namespace {
 
 // Rows of features in the type that the relational kernels work in.
 Tensor features(const Tensor& tap) {
-  return cast(flatten(tap), tap.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  return accumulated(flatten(tap));
 }
 
 }  // namespace
@@ -85,8 +85,7 @@ LossBuilder read_cc(ConfigSection& section) {
     const Linear student = embedding("student", pair.student_shape), teacher = embedding("teacher", pair.teacher_shape);
     return [=](const LossInputs& in) {
       const auto embed = [&](const Linear& layer, const Tensor& tap) {
-        const Tensor x = layer(flatten(tap), in.mode);
-        return cast(x, x.dtype() == DType::f64 ? DType::f64 : DType::f32);
+        return accumulated(layer(flatten(tap), in.mode));
       };
       return correlation_congruence(embed(student, in.student_tap(pair.student)),
                                     embed(teacher, in.teacher_tap(pair.teacher)));

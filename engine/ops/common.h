@@ -14,11 +14,6 @@ inline Stream stream_of(const Tensor& x) {
   return current_stream(x.device());
 }
 
-// The type in which statistics, losses and sums over a tensor of type `dtype` are kept.
-inline DType accumulation_type(DType dtype) {
-  return dtype == DType::f64 ? DType::f64 : DType::f32;
-}
-
 inline void check_floating(const char* op, const Tensor& x) {
   check(is_floating(x.dtype()), "{}: expected a floating tensor, got {}", op, name_of(x.dtype()));
 }

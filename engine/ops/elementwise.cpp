@@ -61,6 +61,10 @@ Tensor cast(const Tensor& x, DType dtype) {
   return y;
 }
 
+Tensor accumulated(const Tensor& x) {
+  return cast(x, accumulation_type(x.dtype()));
+}
+
 Tensor square(const Tensor& x) {
   check_floating("square", x);
   Tensor y = like(x);

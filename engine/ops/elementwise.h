@@ -13,6 +13,7 @@ Tensor scale(const Tensor& x, double factor);            // factor * x
 Tensor scale_by(const Tensor& x, const Tensor& factor);  // factor[0] * x; factor [1] in the accumulation type, constant
 Tensor square(const Tensor& x);                          // x²
 Tensor cast(const Tensor& x, DType dtype);               // x in another floating type; x itself where it has that type
+Tensor accumulated(const Tensor& x);                     // x in its accumulation type
 Tensor activation(const Tensor& x, Activation kind);     // x itself for identity
 Tensor relu(const Tensor& x);                            // max(x, 0)
 Tensor relu6(const Tensor& x);                           // min(max(x, 0), 6)

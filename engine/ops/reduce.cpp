@@ -33,4 +33,11 @@ Tensor mean(const Tensor& x) {
   return scaled_sum("mean", x, 1.0 / static_cast<double>(x.numel()));
 }
 
+bool all_finite(const Tensor& x) {
+  check_floating("all_finite", x);
+  const Tensor count = Tensor::zeros({1}, DType::i32, x.device());
+  x.backend().accumulate_nonfinite(x, count.view(), stream_of(x));
+  return count.item() == 0;
+}
+
 }  // namespace retort

@@ -10,21 +10,13 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/direct_convolution.h"
 #include "kernels/error.h"
+#include "tests/support/files.h"
 
 namespace retort::kernels {
 namespace {
 
+using test::error_of;
 using testing::HasSubstr;
-
-template <typename F>
-std::string error_of(const F& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 TEST(CudaProviderTest, SaysInOneLineWhyThereIsNoDevice) {
   const CudaProvider provider = built_in_cuda_provider();
@@ -207,7 +199,7 @@ TEST_F(CudaBackendTest, ConvolutionsAgreeWithTheDirectKernelsAndRepeat) {
   for (const Precision p : {Precision{DType::f64, Math::standard, 1e-14}, Precision{DType::f32, Math::strict, 2e-6},
                             Precision{DType::f32, Math::standard, 1e-5}, Precision{DType::f32, Math::tf32, 2e-3},
                             Precision{DType::bf16, Math::standard, 8e-3}}) {
-    const DType wide = p.dtype == DType::f64 ? DType::f64 : DType::f32;
+    const DType wide = accumulation_type(p.dtype);
     ConvParams params;
     params.stride_h = params.stride_w = 2;
     params.pad_h = params.pad_w = 1;

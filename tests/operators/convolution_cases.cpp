@@ -8,10 +8,6 @@
 namespace retort::testing {
 namespace {
 
-using reference::Array;
-using Tensors = std::vector<Tensor>;
-using Arrays = std::vector<Array>;
-
 ConvParams params_of(const reference::Conv& s, Math math) {
   ConvParams params;
   params.stride_h = params.stride_w = static_cast<int>(s.stride);

@@ -7,23 +7,6 @@
 namespace retort::testing {
 namespace {
 
-using reference::Array;
-using Tensors = std::vector<Tensor>;
-using Arrays = std::vector<Array>;
-
-using Loss = std::function<Tensor(const Tensor&, const Tensor&)>;
-using LossReference = std::function<double(const Array&, const Array&)>;
-
-// A loss of input 0 with the constant input 1, times `factor`.
-OperatorCase loss_row(const std::string& name, const Input& x, const Input& target, double factor, const Loss& loss,
-                      const LossReference& expected) {
-  return {.name = name,
-          .inputs = {x, target},
-          .apply = [=](const Tensors& in) { return scale(loss(in[0], in[1]), factor); },
-          .expected = [=](const Arrays& in) { return Array({1}, factor * expected(in[0], in[1])); },
-          .constant_inputs = {1}};
-}
-
 void add_pointwise(std::vector<OperatorCase>& rows) {
   const Shape odd{3, 5, 7}, long_rows{3, 4111};
   rows.push_back(

@@ -6,18 +6,6 @@
 namespace retort::testing {
 namespace {
 
-using reference::Array;
-using Tensors = std::vector<Tensor>;
-using Arrays = std::vector<Array>;
-
-Array scalar(double value) {
-  return Array({1}, value);
-}
-
-std::vector<std::int32_t> to_ints(const Array& array) {
-  return {array.values.begin(), array.values.end()};
-}
-
 void add_standardize(std::vector<OperatorCase>& rows) {
   const auto add = [&](const std::string& name, const Input& x, double epsilon) {
     rows.push_back({.name = "standardize_rows" + name,

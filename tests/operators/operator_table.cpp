@@ -1,22 +1,9 @@
 #include "tests/operators/operator_table.h"
 
 #include "engine/ops.h"
-#include "tests/operators/distillation_cases.h"
 
 namespace retort::testing {
 namespace {
-
-using reference::Array;
-using Tensors = std::vector<Tensor>;
-using Arrays = std::vector<Array>;
-
-std::vector<std::int32_t> to_ints(const Array& array) {
-  return {array.values.begin(), array.values.end()};
-}
-
-Array scalar(double value) {
-  return Array({1}, value);
-}
 
 // --- elementwise, reductions, shape
 
@@ -153,7 +140,7 @@ void add_products(std::vector<OperatorCase>& rows) {
 // --- batch normalisation
 
 BatchNormStatistics statistics(std::int64_t channels, const Tensor& x) {
-  const DType type = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const DType type = accumulation_type(x.dtype());
   return {Tensor::zeros({channels}, type, x.device()), Tensor::full({channels}, 1.0, type, x.device()),
           Tensor::zeros({1}, DType::i32, x.device())};
 }

@@ -39,8 +39,11 @@ inline Input positive_parameter(std::int64_t channels) {
   return {{channels}, Input::Kind::positive, 1.0, true};
 }
 
-using Apply = std::function<Tensor(const std::vector<Tensor>&)>;
-using Reference = std::function<reference::Array(const std::vector<reference::Array>&)>;
+using reference::Array;
+using Tensors = std::vector<Tensor>;
+using Arrays = std::vector<Array>;
+using Apply = std::function<Tensor(const Tensors&)>;
+using Reference = std::function<Array(const Arrays&)>;
 
 struct OperatorCase {
   std::string name;
@@ -64,11 +67,19 @@ inline const char* suffix(kernels::Activation act) {
   return act == kernels::Activation::relu ? "_relu" : act == kernels::Activation::relu6 ? "_relu6" : "";
 }
 
-void add_convolutions(std::vector<OperatorCase>& rows);  // convolution_cases.cpp
+inline Array scalar(double value) {
+  return Array({1}, value);
+}
+inline std::vector<std::int32_t> to_ints(const Array& array) {
+  return {array.values.begin(), array.values.end()};
+}
 
 const std::vector<OperatorCase>& operator_cases();
 
 // Families with files of their own append their rows.
-void add_logit_losses(std::vector<OperatorCase>& rows);  // logit_loss_cases.cpp
+void add_convolutions(std::vector<OperatorCase>& rows);     // convolution_cases.cpp
+void add_feature_losses(std::vector<OperatorCase>& rows);   // feature_loss_cases.cpp
+void add_logit_losses(std::vector<OperatorCase>& rows);     // logit_loss_cases.cpp
+void add_relation_losses(std::vector<OperatorCase>& rows);  // relation_loss_cases.cpp
 
 }  // namespace retort::testing

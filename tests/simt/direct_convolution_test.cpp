@@ -72,7 +72,7 @@ class DirectConvolution : public testing::TestWithParam<std::tuple<Case, DType>>
 
   const Conv& conv() const { return std::get<0>(GetParam()).conv; }
   DType dtype() const { return std::get<1>(GetParam()); }
-  DType wide() const { return dtype() == DType::f64 ? DType::f64 : DType::f32; }
+  DType wide() const { return accumulation_type(dtype()); }
   Shape x_shape() const { return {conv().n, conv().h, conv().w, conv().c}; }
   Shape w_shape() const { return {conv().o, conv().kh, conv().kw, conv().c / conv().groups}; }
   Shape y_shape() const { return {conv().n, conv().oh(), conv().ow(), conv().o}; }

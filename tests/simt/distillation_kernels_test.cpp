@@ -9,10 +9,6 @@ using kernels::DistanceLossParams;
 using kernels::PointwiseLoss;
 using Views = std::vector<View>;
 
-DType accumulator(DType type) {
-  return type == DType::f64 ? DType::f64 : DType::f32;
-}
-
 // Squared distances between `batch` samples; the first two are one and the same.
 Argument distances(DType type, std::int64_t batch, std::int64_t features) {
   std::vector<double> x = input(type, {batch, features}).values, y;
@@ -41,18 +37,18 @@ TEST_P(SimtFeatureLosses, PointwiseLoss) {
   for (const PointwiseLoss kind :
        {PointwiseLoss::squared, PointwiseLoss::smooth_l1, PointwiseLoss::binary_cross_entropy}) {
     for (const Shape& s : {Shape{1}, Shape{3, 5, 7}, Shape{40, 513}}) {
-      expect_same_shifted_too(
-          {input(t, s, 2), input(t, s), output(accumulator(t), {1}), output(t, s), output(accumulator(t), {1})},
-          [&](Backend& b, const Views& v) {
-            b.pointwise_loss(kind, 0.7, v[0], v[1], v[2], v[3], {});
-            b.pointwise_loss(kind, 0.7, v[0], v[1], v[4], {}, {});
-          });
+      expect_same_shifted_too({input(t, s, 2), input(t, s), output(accumulation_type(t), {1}), output(t, s),
+                               output(accumulation_type(t), {1})},
+                              [&](Backend& b, const Views& v) {
+                                b.pointwise_loss(kind, 0.7, v[0], v[1], v[2], v[3], {});
+                                b.pointwise_loss(kind, 0.7, v[0], v[1], v[4], {}, {});
+                              });
     }
   }
 }
 
 TEST_P(SimtFeatureLosses, ChannelEnergy) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const double p : {2.0, 1.0, 3.0}) {
     for (const Shape& s : {Shape{1, 1}, Shape{35, 3}, Shape{67, 16}, Shape{300, 8}, Shape{5, 700}}) {
       expect_same_shifted_too({input(t, s), input(a, {s[0]}), output(a, {s[0]}), output(t, s)},
@@ -72,7 +68,7 @@ TEST_P(SimtFeatureLosses, TransposeInner) {
 }
 
 TEST_P(SimtFeatureLosses, VariationalInformation) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const Shape& s : {Shape{1, 3}, Shape{2, 5, 3, 7}, Shape{2, 17, 11, 40}, Shape{9, 270}}) {
     const Shape c{s.last()};
     expect_same_shifted_too(

@@ -20,10 +20,6 @@ constexpr Activation kActivations[] = {Activation::identity, Activation::relu, A
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-DType accumulator(DType type) {
-  return type == DType::f64 ? DType::f64 : DType::f32;
-}
-
 class SimtKernels : public testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(Floats, SimtKernels, testing::ValuesIn(kFloats),
                          [](const auto& test) { return name_of(test.param); });
@@ -111,7 +107,7 @@ TEST_P(SimtKernels, Dropout) {
 // --- reductions ----------------------------------------------------------------------------------------------------
 
 TEST_P(SimtKernels, SumAndBroadcast) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const std::int64_t n : {1, 33, 5000, 70001}) {  // the last in several blocks
     expect_same_shifted_too({input(t, {n}), output(a, {1})},
                             [](Backend& b, const Views& v) { b.sum(v[0], 0.25, v[1], {}); });
@@ -145,7 +141,7 @@ TEST_P(SimtKernels, SumRows) {
   const DType t = GetParam();
   for (const Shape& s :
        {Shape{1, 1}, Shape{37, 5}, Shape{300, 8}, Shape{9, 13, 11, 64}, Shape{33, 131}, Shape{5, 300}}) {
-    expect_same_shifted_too({input(t, s), output(accumulator(t), {s.last()})},
+    expect_same_shifted_too({input(t, s), output(accumulation_type(t), {s.last()})},
                             [](Backend& b, const Views& v) { b.sum_rows(v[0], v[1], {}); });
   }
 }
@@ -226,7 +222,7 @@ TEST_P(SimtKernels, DirectConvolution) {
     p.math = kernels::Math::strict;
     const Shape x{2, 7, 5, 4}, w{6, 3, 3, 4 / groups}, y{2, 4, 5, 6};
     expect_same(
-        {input(t, x), input(t, w), input(accumulator(t), {6}), input(t, y), output(t, y)},
+        {input(t, x), input(t, w), input(accumulation_type(t), {6}), input(t, y), output(t, y)},
         [&](Backend& b, const Views& v) {
           const kernels::ConvEpilogue epilogue{v[2], v[3], Activation::relu6};
           on_simt(b) ? kernels::direct_conv2d(v[0], v[1], epilogue, p, v[4], {})

@@ -18,9 +18,6 @@ constexpr Activation kActivations[] = {Activation::identity, Activation::relu, A
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-DType accumulator(DType type) {
-  return type == DType::f64 ? DType::f64 : DType::f32;
-}
 Argument positive(DType type, const Shape& shape) {
   Argument a = input(type, shape);
   for (double& v : a.values) v = 0.2 + std::abs(v);
@@ -40,7 +37,7 @@ INSTANTIATE_TEST_SUITE_P(Floats, SimtTraining, testing::ValuesIn(kFloats),
 const Shape kMaps[] = {{1, 3}, {37, 1}, {2, 5, 3, 7}, {3, 9, 13, 8}, {2, 17, 11, 40}, {9, 270}, {2, 23, 19, 16}};
 
 TEST_P(SimtTraining, BatchNormTraining) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const Shape& s : kMaps) {
     const Shape c{s.last()};
     for (const Activation act : kActivations) {
@@ -57,7 +54,7 @@ TEST_P(SimtTraining, BatchNormTraining) {
 }
 
 TEST_P(SimtTraining, BatchNormInference) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const Shape& s : kMaps) {
     const Shape c{s.last()};
     for (const bool residual : {false, true}) {
@@ -72,7 +69,7 @@ TEST_P(SimtTraining, BatchNormInference) {
 }
 
 TEST_P(SimtTraining, BatchNormBackward) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const Shape& s : kMaps) {
     const Shape c{s.last()};
     for (const Activation act : kActivations) {
@@ -155,7 +152,7 @@ TEST_P(SimtTraining, Softmax) {
 }
 
 TEST_P(SimtTraining, L2Normalize) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const Shape& s : kMatrices) {
     for (const double epsilon : {1e-6, 2.0, 50.0}) {  // above some rows' norms
       expect_same_shifted_too({input(t, s), output(t, s), output(a, {s[0]})},
@@ -168,7 +165,7 @@ TEST_P(SimtTraining, L2Normalize) {
 }
 
 TEST_P(SimtTraining, CrossEntropy) {
-  const DType t = GetParam(), a = accumulator(t);
+  const DType t = GetParam(), a = accumulation_type(t);
   for (const Shape& s : kMatrices) {
     for (const double smoothing : {0.0, 0.1}) {
       const Argument labels = indices({s[0]}, static_cast<int>(s[1]));

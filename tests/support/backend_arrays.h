@@ -19,10 +19,6 @@ inline kernels::Backend& cpu() {
   return kernels::backend({});
 }
 
-inline DType accumulator(DType type) {
-  return type == DType::f64 ? DType::f64 : DType::f32;
-}
-
 // The distance from 1 to the next number: twice the relative error of one rounding.
 inline double rounding(DType type) {
   return type == DType::f64 ? 0x1p-52 : type == DType::f32 ? 0x1p-23 : 0x1p-7;
