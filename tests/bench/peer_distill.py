@@ -8,10 +8,7 @@ no_grad: the teacher as one usually has it, in eval(); inference: under torch.in
 folded into its convolutions. Prints one JSON object like that of Retort's step_bench. The batch lies ready as normalised
 floats. Works with PyTorch 1.13 and newer.
 """
-import argparse
 import json
-import resource
-import statistics
 
 import torch
 from torch import nn
@@ -86,41 +83,12 @@ def make_step(args, device):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = peer_step.argument_parser("resnet8x4", 64)
     parser.add_argument("--teacher", default="resnet32x4")
-    parser.add_argument("--arch", default="resnet8x4", help="of the student")
-    parser.add_argument("--stem", default="cifar")
-    parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--layout", choices=["contiguous", "channels_last"], default="channels_last")
     parser.add_argument("--teacher-mode", choices=["no_grad", "inference", "fused"], default="fused")
-    parser.add_argument("--compile", choices=["none", "default", "reduce-overhead", "max-autotune"], default="none")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-
-    device = torch.device(args.device)
-    torch.set_num_threads(args.threads)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "f32"
-    step, optimizer = make_step(args, device)
-    for _ in range(args.warmup):
-        loss = step()
-    loss.item()
-    times = (peer_step.time_cuda if device.type == "cuda" else peer_step.time_cpu)(step, args.steps)
-    median = statistics.median(times)
-    print(json.dumps({
-        "teacher": args.teacher, "arch": args.arch, "batch": args.batch, "images_per_second": args.batch * 1e3 / median,
-        "median_ms": median, "min_ms": min(times), "max_ms": max(times), "layout": args.layout,
-        "teacher_mode": args.teacher_mode, "compile": args.compile, "precision": args.precision, "optimizer": optimizer,
-        "version": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    result = peer_step.measure(args, make_step)
+    print(json.dumps({"teacher": args.teacher, "teacher_mode": args.teacher_mode, **result}))
 
 
 if __name__ == "__main__":

@@ -70,12 +70,12 @@ def time_cuda(step, steps):
     return [a.elapsed_time(b) for a, b in zip(marks, marks[1:])]
 
 
-def main():
+def argument_parser(arch, batch):
     parser = argparse.ArgumentParser()
-    parser.add_argument("--arch", default="resnet18")
+    parser.add_argument("--arch", default=arch)
     parser.add_argument("--stem", default="cifar")
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--layout", choices=["contiguous", "channels_last"], default="channels_last")
@@ -83,8 +83,11 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
     parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    return parser
 
+
+def measure(args, make_step):
+    """Times the step that make_step(args, device) gives; what is printed of it."""
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     if device.type == "cuda":
@@ -96,14 +99,14 @@ def main():
     loss.item()
     times = (time_cuda if device.type == "cuda" else time_cpu)(step, args.steps)
     median = statistics.median(times)
-    print(json.dumps({
+    return {
         "arch": args.arch, "batch": args.batch, "images_per_second": args.batch * 1e3 / median, "median_ms": median,
         "min_ms": min(times), "max_ms": max(times), "layout": args.layout, "compile": args.compile,
         "precision": args.precision, "optimizer": optimizer, "version": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+        "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure(argument_parser("resnet18", 128).parse_args(), make_step)))
