@@ -160,16 +160,15 @@ ConfigTable to_table(const DataConfig& c) {
       if (it == entry.options.end()) continue;
       const bool whole = option.form == AugmentOption::Form::whole || option.form == AugmentOption::Form::whole_or_pair;
       ConfigArray numbers;
-      for (const double v : it->second)
+      for (const double v : it->second) {
         numbers.push_back(whole ? config_value(static_cast<std::int64_t>(v)) : config_value(v));
+      }
       table.emplace(option.name, numbers.size() == 1 ? numbers[0] : config_value(numbers));
     }
     augment.push_back(config_value(std::move(table)));
   }
-  ConfigArray files;
-  for (const std::string& file : c.train_files) files.push_back(config_value(file));
   ConfigTable out{{"dataset", config_value(c.dataset)},       {"root", config_value(c.root)},
-                  {"validation", config_value(c.validation)}, {"train_files", config_value(std::move(files))},
+                  {"validation", config_value(c.validation)}, {"train_files", config_list(c.train_files)},
                   {"fraction", config_value(c.fraction)},     {"shuffle", config_value(c.shuffle)},
                   {"batch_size", config_value(c.batch_size)}, {"augment", config_value(std::move(augment))}};
   if (c.normalize.preset.empty()) {

@@ -97,9 +97,12 @@ class Report {
 
  private:
   ReportRow teacher_row(const Teacher& teacher) const {
-    const LogitsOf logits = [&](const Tensor& input) { return teacher.forward(input, {}).logits; };
+    LogitsOf logits = [&](const Tensor& input) { return teacher.forward(input, {}).logits; };
     EvaluateOptions options = options_;
-    if (teachers_.all().size() == 1) options.teacher = nullptr;
+    if (teachers_.all().size() == 1) {  // its logits are those that the students were compared with
+      logits = [next = summary_.teacher_logits.begin()](const Tensor&) mutable { return *next++; };
+      options.teacher = nullptr;
+    }
     return {"teacher",
             teacher.spec().arch,
             teacher.parameter_count(),

@@ -54,13 +54,11 @@ TrainConfig comparable(TrainConfig config) {
   return config;
 }
 
-std::optional<Baseline> baseline_in(const fs::path& version, const nlohmann::json& info) {
-  Baseline baseline{version.string(), "", std::nullopt};
-  for (const char* name : {"best.safetensors", "last.safetensors"}) {
-    if (baseline.checkpoint.empty() && fs::exists(version / name)) baseline.checkpoint = (version / name).string();
-  }
-  if (baseline.checkpoint.empty()) return std::nullopt;
-  if (info.is_object() && info.contains("seconds")) baseline.seconds = info["seconds"].get<double>();
+Baseline baseline_of(const std::string& checkpoint) {
+  const fs::path folder = fs::path(checkpoint).parent_path();
+  const nlohmann::json info = read_run_info(folder);
+  Baseline baseline{folder.string(), checkpoint, std::nullopt};
+  if (info.contains("seconds")) baseline.seconds = info["seconds"].get<double>();
   return baseline;
 }
 
@@ -78,15 +76,7 @@ MeanDeviation mean_deviation(const std::vector<double>& values) {
 
 std::optional<Baseline> find_baseline(const StudentConfig& student, const std::string& configured) {
   if (configured == "none") return std::nullopt;
-  if (!configured.empty()) {
-    const std::string checkpoint = resolve_checkpoint(configured);
-    const fs::path folder = fs::path(checkpoint).parent_path();
-    std::ifstream file(folder / "run.json");
-    const nlohmann::json info = file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
-    Baseline baseline{folder.string(), checkpoint, std::nullopt};
-    if (info.is_object() && info.contains("seconds")) baseline.seconds = info["seconds"].get<double>();
-    return baseline;
-  }
+  if (!configured.empty()) return baseline_of(resolve_checkpoint(configured));
   std::vector<RunEntry> runs = list_runs(in_project(student.train.output_root));
   std::reverse(runs.begin(), runs.end());
   for (const RunEntry& run : runs) {
@@ -97,7 +87,7 @@ std::optional<Baseline> find_baseline(const StudentConfig& student, const std::s
     } catch (const Error&) {
       continue;
     }
-    if (auto baseline = baseline_in(run.path, run.info)) return baseline;
+    if (const std::string checkpoint = checkpoint_in(run.path); !checkpoint.empty()) return baseline_of(checkpoint);
   }
   return std::nullopt;
 }

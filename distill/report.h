@@ -21,12 +21,13 @@ struct ReportRow {
 // A run of the same student without a teacher: what distillation has to beat.
 struct Baseline {
   std::string path;        // of the version
-  std::string checkpoint;  // its best.safetensors
+  std::string checkpoint;  // in it, see checkpoint_in()
   std::optional<double> seconds;
 };
 
-// `configured` names it ("none": no comparison); where that is "", the newest finished run below [output] root whose
-// config is the student's but for name, seed and device, and that was trained without a teacher.
+// `configured` names it ("none": no comparison); where that is "", the last by name and version of the finished runs
+// below [output] root whose config is the student's but for name, seed and device, and that was trained without a
+// teacher.
 std::optional<Baseline> find_baseline(const StudentConfig& student, const std::string& configured);
 
 struct MeanDeviation {

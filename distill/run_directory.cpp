@@ -29,11 +29,6 @@ std::optional<int> version_of(const std::string& folder) {
   return number;
 }
 
-nlohmann::json read_json(const fs::path& path) {
-  std::ifstream file(path);
-  return file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
-}
-
 bool is_locked(const fs::path& version) {
   const int descriptor = ::open((version / kLockFile).c_str(), O_RDWR | O_CLOEXEC);
   if (descriptor < 0) return false;
@@ -52,6 +47,19 @@ std::vector<int> versions_in(const fs::path& run) {
   }
   std::sort(versions.begin(), versions.end());
   return versions;
+}
+
+std::string checkpoint_in(const fs::path& folder) {
+  for (const char* name : {"best.safetensors", "last.safetensors"}) {
+    if (fs::exists(folder / name)) return (folder / name).string();
+  }
+  return "";
+}
+
+nlohmann::json read_run_info(const fs::path& folder) {
+  std::ifstream file(folder / "run.json");
+  const nlohmann::json info = file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
+  return info.is_object() ? info : nlohmann::json::object();
 }
 
 RunDirectory::RunDirectory(fs::path path, int version) : path_(std::move(path)), version_(version) {
@@ -98,8 +106,7 @@ RunDirectory RunDirectory::open(const std::string& root, const std::string& name
         "{}: has no version {}; the newest is {}", run.string(), wanted, versions.back());
   const fs::path path = run / ("v" + std::to_string(wanted));
   RunDirectory directory(path, wanted);
-  const nlohmann::json info = read_json(path / "run.json");
-  if (info.is_object()) directory.info_ = info;
+  directory.info_ = read_run_info(path);
   return directory;
 }
 
@@ -147,8 +154,7 @@ std::vector<RunEntry> list_runs(const std::string& root) {
       entry.version = version;
       entry.path = run.path() / ("v" + std::to_string(version));
       entry.active = is_locked(entry.path);
-      entry.info = read_json(entry.path / "run.json");
-      if (!entry.info.is_object()) entry.info = nlohmann::json::object();
+      entry.info = read_run_info(entry.path);
       entries.push_back(std::move(entry));
     }
   }

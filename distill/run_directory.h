@@ -62,6 +62,12 @@ class RunDirectory {
 // The numbers of the versions in a run's folder, ascending.
 std::vector<int> versions_in(const std::filesystem::path& run);
 
+// The checkpoint in a version's folder: best.safetensors, else last.safetensors, else "".
+std::string checkpoint_in(const std::filesystem::path& folder);
+
+// run.json of a version; an empty object where there is none or it is damaged.
+nlohmann::json read_run_info(const std::filesystem::path& folder);
+
 // One version as ./runs shows it; `info` is run.json, empty where that is missing.
 struct RunEntry {
   std::string name;

@@ -38,10 +38,9 @@ ModelSpec spec_of(const TeacherConfig& config, const WeightFile& file, std::int6
 }
 
 void check_finite(const Model& model, const std::string& file) {
-  const Tensor count = Tensor::zeros({1}, DType::i32, model.parameters().device());
   for (const auto& parameter : model.parameters().parameters()) {
-    count.backend().accumulate_nonfinite(parameter->value, count.view(), current_stream(count.device()));
-    check(count.item() == 0, "{}: {} holds NaN or infinity; the teacher is of no use", file, parameter->name);
+    check(all_finite(parameter->value), "{}: {} holds NaN or infinity; the teacher is of no use", file,
+          parameter->name);
   }
 }
 
@@ -64,14 +63,6 @@ TrainConfig with_precision(const TrainConfig& run, const std::string& precision)
   TrainConfig config = run;
   if (!precision.empty()) config.precision = precision;
   return config;
-}
-
-// A checkpoint in a version's folder, or "".
-std::string checkpoint_in(const fs::path& folder) {
-  for (const char* name : {"best.safetensors", "last.safetensors"}) {
-    if (fs::exists(folder / name)) return (folder / name).string();
-  }
-  return "";
 }
 
 }  // namespace
@@ -144,7 +135,7 @@ Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Sess
     factor.push_back(ours.std[c] / (*deviation)[c]);
     offset.push_back((ours.mean[c] - (*mean)[c]) / (*deviation)[c]);
   }
-  const DType type = arithmetic_.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const DType type = accumulation_type(arithmetic_.dtype);
   scale_ = Tensor::from(factor, {3}, session.device).to(type);
   shift_ = Tensor::from(offset, {3}, session.device).to(type);
   zero_ = Tensor::zeros({3}, type, session.device);
