@@ -68,7 +68,7 @@ KnownSet cifar100() {
 KnownSet shapes() {
   KnownSet set;
   set.name = "shapes";
-  set.summary = "made by the program: 10,000 + 2,000 drawings of 32 x 32, 20 classes";
+  set.summary = "made by the program: 20,000 + 4,000 drawings of 32 x 32, 20 classes";
   set.class_names = shapes_class_names();
   set.height = set.width = 32;
   return set;

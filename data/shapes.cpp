@@ -52,13 +52,15 @@ Color random_color(RandomStream& random) {
   return {random.uniform(), random.uniform(), random.uniform()};
 }
 
-// A colour whose brightness differs from `from` enough to be seen through noise.
+// A colour brighter than `from` by `contrast` to be seen through noise; darker for a negative one.
 Color contrasting_color(RandomStream& random, const Color& from, float contrast) {
-  Color color = random_color(random);
-  for (int attempt = 0; attempt < 20 && std::fabs(luma(color) - luma(from)) < contrast; ++attempt) {
-    color = random_color(random);
+  const auto seen = [&](const Color& c) { return (luma(c) - luma(from)) * (contrast < 0 ? -1.0f : 1.0f); };
+  Color best = random_color(random);
+  for (int attempt = 0; attempt < 20 && seen(best) < std::fabs(contrast); ++attempt) {
+    const Color color = random_color(random);
+    if (seen(color) > seen(best)) best = color;
   }
-  return color;
+  return best;
 }
 
 // A fill: two near colours in one of five patterns.
@@ -133,8 +135,9 @@ struct Placement {
   float xx, xy, yx, yy;
   float shrink;  // smallest scale of that map, to turn its distances into pixels
 
-  Placement(RandomStream& random, float cx, float cy, float r, float stretch) : x(cx), y(cy), radius(r) {
-    const float turn = random.uniform(0, 2 * kPi);
+  Placement(RandomStream& random, float cx, float cy, float r, float max_turn, float stretch)
+      : x(cx), y(cy), radius(r) {
+    const float turn = random.uniform(-max_turn, max_turn);
     const float stretch_direction = random.uniform(0, 2 * kPi);
     const float factor = random.uniform(1 / stretch, stretch);
     const float c = std::cos(stretch_direction), s = std::sin(stretch_direction);
@@ -189,10 +192,10 @@ class Canvas {
   }
 
   // Uneven light and noise, then rounding to bytes.
-  void finish(RandomStream& random, std::uint8_t* rgb) const {
+  void finish(RandomStream& random, float difficulty, std::uint8_t* rgb) const {
     const float light_angle = random.uniform(0, 2 * kPi), light = random.uniform(0, 0.012f);
     const float lx = std::cos(light_angle) * light, ly = std::sin(light_angle) * light;
-    const float noise = random.uniform(0.02f, 0.07f) * 255.0f;
+    const float noise = (0.01f + 0.04f * difficulty) * 255.0f;
     for (int y = 0; y < kSize; ++y) {
       for (int x = 0; x < kSize; ++x) {
         const Color& c = at(x, y);
@@ -221,37 +224,48 @@ void draw_sample(RandomStream random, int label, std::uint8_t* rgb) {
   const Figure outer = kOuter[static_cast<std::size_t>(label / kInnerKinds)];
   const Figure inner = kInner[static_cast<std::size_t>(label % kInnerKinds)];
 
-  const Color background = random_color(random);
-  Canvas canvas(Texture(random, background, 0.5f));
+  // From plain and upright to cluttered, turned, noisy and faint: a network has something to begin with, and a better
+  // one has something left to learn.
+  const float difficulty = random.uniform();
+  const float max_turn = (0.1f + 0.25f * difficulty) * kPi;
+  const float contrast = 0.35f - 0.13f * difficulty;
+  const float pattern = 0.1f + 0.3f * difficulty;
 
-  const std::uint32_t clutter = 2 + random.below(3);
-  for (std::uint32_t i = 0; i < clutter; ++i) {
+  // Dark, light, dark from the outside in; the harder the image, the more often the other way round.
+  const float sign = random.uniform() < 0.5f * difficulty ? -1.0f : 1.0f;
+  const Color middle{0.5f, 0.5f, 0.5f};
+  const Color background = contrasting_color(random, middle, -sign * 0.1f);
+  Canvas canvas(Texture(random, background, pattern));
+
+  const auto clutter = static_cast<int>(difficulty * 4);
+  for (int i = 0; i < clutter; ++i) {
     const float x = random.uniform(0, kSize - 1), y = random.uniform(0, kSize - 1);
     const Figure figure = kInner[random.below(kInnerKinds)];
     const float radius = random.uniform(3.5f, 6.0f);
-    const Placement place(random, x, y, radius, 1.15f);
-    canvas.draw(figure, place, Texture(random, contrasting_color(random, background, 0.12f), 0.4f));
+    const Placement place(random, x, y, radius, kPi, 1.15f);
+    const float brighter = random.uniform() < 0.5f ? 0.12f : -0.12f;
+    canvas.draw(figure, place, Texture(random, contrasting_color(random, background, brighter), 0.4f));
   }
 
   const float outer_radius = random.uniform(10.5f, 13.5f);
   const float slack = 15.0f - outer_radius;
   const float x = 15.5f + random.uniform(-slack, slack), y = 15.5f + random.uniform(-slack, slack);
-  const Color outer_color = contrasting_color(random, background, 0.22f);
-  const Placement outer_place(random, x, y, outer_radius, 1.2f);
-  canvas.draw(outer, outer_place, Texture(random, outer_color, 0.3f));
+  const Color outer_color = contrasting_color(random, background, sign * contrast);
+  const Placement outer_place(random, x, y, outer_radius, max_turn, 1.2f);
+  canvas.draw(outer, outer_place, Texture(random, outer_color, pattern));
 
   const float inner_radius = outer_radius * random.uniform(0.40f, 0.48f);
   const float inner_x = x + random.uniform(-1.2f, 1.2f), inner_y = y + random.uniform(-1.2f, 1.2f);
-  const Placement inner_place(random, inner_x, inner_y, inner_radius, 1.1f);
-  canvas.draw(inner, inner_place, Texture(random, contrasting_color(random, outer_color, 0.25f), 0.25f));
+  const Placement inner_place(random, inner_x, inner_y, inner_radius, max_turn, 1.1f);
+  canvas.draw(inner, inner_place, Texture(random, contrasting_color(random, outer_color, -sign * contrast), pattern));
 
-  if (random.uniform() < 0.5f) {
+  if (random.uniform() < difficulty) {
     const float angle = random.uniform(0, 2 * kPi), away = random.uniform(3.0f, 10.0f);
     const Texture fill(random, random_color(random), 0.4f);
     const float tilt = random.uniform(-0.4f, 0.4f), half_width = random.uniform(0.8f, 1.8f);
     canvas.draw_bar(x + away * std::cos(angle), y + away * std::sin(angle), angle + tilt, half_width, fill);
   }
-  canvas.finish(random, rgb);
+  canvas.finish(random, difficulty, rgb);
 }
 
 ImageSet draw_set(std::int64_t count, std::uint64_t seed, std::uint32_t part) {

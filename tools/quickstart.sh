@@ -32,21 +32,22 @@ quietly cmake --build --preset "$preset" --parallel "$(nproc)" --target train di
 
 step "data"
 export RETORT_DATASETS=${RETORT_DATASETS:-$PWD/datasets}
-chosen=()
+teacher=() students=()
 if [[ -f $RETORT_DATASETS/cifar-100-binary/train.bin ]]; then
   echo "CIFAR-100 is in $RETORT_DATASETS"
 elif build/dataset cifar100; then
   echo "CIFAR-100 fetched into $RETORT_DATASETS"
 else
   echo "CIFAR-100 is neither in $RETORT_DATASETS nor to be had from its address: training on the built-in set 'shapes'"
-  chosen=(--set data.dataset=shapes --set data.validation=1000 --set train.epochs=12) # a fifth of the images
+  teacher=(--set data.dataset=shapes --set data.validation=1000 --set optimizer.lr=0.1 --set train.epochs=6)
+  students=("${teacher[@]}" --set data.fraction=0.5 --set train.epochs=8) # a fifth of so few images is not enough
 fi
 
 step "teacher (configs/quickstart_teacher.cfg)"
-build/train configs/quickstart_teacher.cfg "${chosen[@]}" "$@"
+build/train configs/quickstart_teacher.cfg "${teacher[@]}" "$@"
 
 step "students, one without and one with the teacher (configs/quickstart.cfg)"
-build/distill configs/quickstart.cfg "${chosen[@]}" "$@"
+build/distill configs/quickstart.cfg "${students[@]}" "$@"
 
 step "validation accuracy after each epoch"
 run=$(ls -d runs/quickstart/v* | sort -V | tail -n 1)
