@@ -27,10 +27,11 @@ double exponential(double v) {
   return std::exp(v);
 }
 
-// e^v within 2 units in the last place, in a form that compilers turn into vectors (they do not for std::exp):
+// e^v within 2 units in the last place, in a form that compilers turn into vectors (they do not for std::exp; nor for
+// this, unless told to inline it):
 // v = n ln 2 + r, the Taylor polynomial of e^r for |r| <= ln(2) / 2, and 2^n by its bits, in two factors for the sake
 // of subnormal and infinite results.
-float exponential(float v) {
+inline float exponential(float v) {
   constexpr float kShift = 0x1.8p23f;  // added to a small number, it leaves that number's integer part in the low bits
   v = clamp(v, -104.0f, 89.0f);        // 0 and infinity
   const float shifted = v * 1.44269504f + kShift, n = shifted - kShift;
