@@ -134,6 +134,8 @@ class Convolution : public testing::TestWithParam<ConvCase> {
       ConvParams params;
       params.stride_h = params.stride_w = static_cast<int>(s.stride);
       params.pad_h = params.pad_w = static_cast<int>(s.pad);
+      params.dilation_h = static_cast<int>(s.dilation_h);
+      params.dilation_w = static_cast<int>(s.dilation_w);
       params.groups = static_cast<int>(s.groups);
       params.math = math;
       const Buffer y(y_shape, dtype), y_biased(y_shape, dtype), y_fused(y_shape, dtype), dx(x_shape, dtype),
@@ -195,7 +197,70 @@ INSTANTIATE_TEST_SUITE_P(
         ConvCase{"grouped_odd", {.n = 2, .h = 7, .w = 7, .c = 15, .o = 9, .kh = 3, .kw = 3, .pad = 1, .groups = 3}},
         ConvCase{"depthwise", {.n = 2, .h = 10, .w = 9, .c = 48, .o = 48, .kh = 3, .kw = 3, .pad = 1, .groups = 48}},
         ConvCase{"depthwise_strided",
-                 {.n = 2, .h = 9, .w = 9, .c = 20, .o = 20, .kh = 3, .kw = 3, .stride = 2, .pad = 1, .groups = 20}}),
+                 {.n = 2, .h = 9, .w = 9, .c = 20, .o = 20, .kh = 3, .kw = 3, .stride = 2, .pad = 1, .groups = 20}},
+        ConvCase{
+            "dilated",
+            {.n = 2, .h = 9, .w = 8, .c = 5, .o = 7, .kh = 3, .kw = 3, .pad = 2, .dilation_h = 2, .dilation_w = 2}},
+        // All but the dilation as the Winograd algorithm wants it.
+        ConvCase{
+            "dilated_wide",
+            {.n = 3, .h = 12, .w = 11, .c = 64, .o = 64, .kh = 3, .kw = 3, .pad = 2, .dilation_h = 2, .dilation_w = 2}},
+        ConvCase{
+            "dilated_in_one_axis",
+            {.n = 3, .h = 12, .w = 11, .c = 32, .o = 32, .kh = 3, .kw = 3, .pad = 1, .dilation_h = 1, .dilation_w = 3}},
+        // These take our own tiles for the gradient of the weights.
+        ConvCase{
+            "dilated_very_wide",
+            {.n = 2, .h = 9, .w = 8, .c = 256, .o = 256, .kh = 3, .kw = 3, .pad = 2, .dilation_h = 3, .dilation_w = 2}},
+        ConvCase{"dilated_strided_wide",
+                 {.n = 5,
+                  .h = 9,
+                  .w = 13,
+                  .c = 80,
+                  .o = 112,
+                  .kh = 3,
+                  .kw = 3,
+                  .stride = 2,
+                  .pad = 2,
+                  .dilation_h = 2,
+                  .dilation_w = 3}},
+        ConvCase{"dilated_grouped",
+                 {.n = 2,
+                  .h = 9,
+                  .w = 8,
+                  .c = 32,
+                  .o = 64,
+                  .kh = 3,
+                  .kw = 3,
+                  .pad = 2,
+                  .groups = 4,
+                  .dilation_h = 2,
+                  .dilation_w = 2}},
+        ConvCase{"dilated_depthwise",
+                 {.n = 2,
+                  .h = 10,
+                  .w = 9,
+                  .c = 48,
+                  .o = 48,
+                  .kh = 3,
+                  .kw = 3,
+                  .pad = 2,
+                  .groups = 48,
+                  .dilation_h = 2,
+                  .dilation_w = 2}},
+        ConvCase{"dilated_depthwise_strided",
+                 {.n = 2,
+                  .h = 10,
+                  .w = 9,
+                  .c = 16,
+                  .o = 16,
+                  .kh = 5,
+                  .kw = 3,
+                  .stride = 2,
+                  .pad = 3,
+                  .groups = 16,
+                  .dilation_h = 2,
+                  .dilation_w = 3}}),
     [](const testing::TestParamInfo<ConvCase>& case_info) { return case_info.param.name; });
 
 TEST(ConvolutionCalls, RepeatBitForBit) {

@@ -259,10 +259,14 @@ struct PoolCase {
   PoolParams params;
 };
 const PoolCase kPoolCases[] = {
-    {{2, 6, 6, 3}, {2, 2, 2, 2, 0, 0}},   {{1, 7, 5, 17}, {3, 3, 2, 2, 1, 1}},  // the ImageNet stem's
-    {{2, 5, 6, 2}, {3, 2, 1, 2, 1, 0}},                                         // unequal axes, overlapping
+    {{2, 6, 6, 3}, {2, 2, 2, 2, 0, 0}},
+    {{1, 7, 5, 17}, {3, 3, 2, 2, 1, 1}},   // the ImageNet stem's
+    {{2, 5, 6, 2}, {3, 2, 1, 2, 1, 0}},    // unequal axes, overlapping
     {{1, 8, 8, 600}, {2, 2, 3, 3, 0, 0}},  // cells that no window covers; more channels than a block
     {{1, 4, 4, 5}, {4, 4, 1, 1, 2, 2}},
+    {{2, 6, 7, 3}, {3, 3, 2, 2, 0, 0, 1, 1}},                     // padding behind only, uneven
+    {{1, 6, 7, 3}, {3, 2, 2, 3, 1, 0, 0, 1, 1, 1, true}},         // rounded up in both axes
+    {{1, 5, 8, 4}, {2, 3, 3, 2, 1, 2, 0, 1, 1, 1, true, false}},  // over pixels alone
 };
 
 TEST_P(EveryFloat, PoolingFollowsTheReference) {

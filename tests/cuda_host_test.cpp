@@ -58,6 +58,7 @@ std::vector<ConvKey> neighbours(const ConvKey& key) {
   for (std::size_t axis = 0; axis < 2; ++axis) {
     with([&](ConvKey& k) { ++k.stride[axis]; });
     with([&](ConvKey& k) { ++k.padding[axis]; });
+    with([&](ConvKey& k) { ++k.dilation[axis]; });
   }
   with([](ConvKey& k) { k.groups = 1; });
   return list;
@@ -68,6 +69,15 @@ TEST(ConvKeyTest, EqualKeysAreEqualInHashAndText) {
   EXPECT_EQ(ConvKeyHash{}(example_key()), ConvKeyHash{}(example_key()));
   EXPECT_EQ(example_key().to_string(),
             "backward_data bf16 tf32 bias+relu a16 x8,7,6,12 w16,3,2,3 y8,4,5,16 s2,1 p1,0 g4");
+}
+
+TEST(ConvKeyTest, DilationIsPartOfTheKey) {
+  ConvParams params;
+  params.dilation_h = 2;
+  params.dilation_w = 3;
+  const ConvKey key =
+      make_conv_key(ConvDirection::forward, DType::f32, {1, 9, 9, 4}, {4, 3, 3, 4}, {1, 5, 3, 4}, params, {}, 16);
+  EXPECT_EQ(key.to_string(), "forward f32 standard plain a16 x1,9,9,4 w4,3,3,4 y1,5,3,4 s1,1 p0,0 g1 d2,3");
 }
 
 TEST(ConvKeyTest, EveryFieldCounts) {

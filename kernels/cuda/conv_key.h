@@ -27,12 +27,13 @@ struct ConvKey {
   std::array<std::int64_t, 4> y{};  // N, OH, OW, O
   std::array<std::int64_t, 2> stride{1, 1};
   std::array<std::int64_t, 2> padding{0, 0};
+  std::array<std::int64_t, 2> dilation{1, 1};
   std::int64_t groups = 1;
 
   bool operator==(const ConvKey&) const = default;
   bool has_epilogue() const { return bias || residual || act != Activation::identity; }
   // "forward bf16 tf32 bias a16 x128,32,32,64 w64,3,3,64 y128,32,32,64 s1,1 p1,1 g1": says all, one word a field;
-  // "bias+residual+relu" where these follow, "plain" where nothing does.
+  // "bias+residual+relu" where these follow, "plain" where nothing does; " d2,2" at the end where there is dilation.
   std::string to_string() const;
 };
 
@@ -98,9 +99,12 @@ inline std::array<std::int64_t, 4> extents_of(const Shape& shape) {
 }
 
 inline std::string ConvKey::to_string() const {
-  return fmt::format("{} {} {} {} a{} x{} w{} y{} s{} p{} g{}", name_of(direction), retort::name_of(dtype),
-                     name_of(math), epilogue_name(*this), alignment, fmt::join(x, ","), fmt::join(w, ","),
-                     fmt::join(y, ","), fmt::join(stride, ","), fmt::join(padding, ","), groups);
+  std::string text = fmt::format("{} {} {} {} a{} x{} w{} y{} s{} p{} g{}", name_of(direction), retort::name_of(dtype),
+                                 name_of(math), epilogue_name(*this), alignment, fmt::join(x, ","), fmt::join(w, ","),
+                                 fmt::join(y, ","), fmt::join(stride, ","), fmt::join(padding, ","), groups);
+  // Only where there is some: the other keys are what files of remembered choices have held all along.
+  if (dilation != std::array<std::int64_t, 2>{1, 1}) text += fmt::format(" d{}", fmt::join(dilation, ","));
+  return text;
 }
 
 inline std::size_t ConvKeyHash::operator()(const ConvKey& key) const {
@@ -119,6 +123,7 @@ inline std::size_t ConvKeyHash::operator()(const ConvKey& key) const {
   for (const auto value : key.y) mix(value);
   for (const auto value : key.stride) mix(value);
   for (const auto value : key.padding) mix(value);
+  for (const auto value : key.dilation) mix(value);
   mix(key.groups);
   return hash;
 }
@@ -138,6 +143,7 @@ inline ConvKey make_conv_key(ConvDirection direction, DType dtype, const Shape& 
   key.y = extents_of(y);
   key.stride = {params.stride_h, params.stride_w};
   key.padding = {params.pad_h, params.pad_w};
+  key.dilation = {params.dilation_h, params.dilation_w};
   key.groups = params.groups;
   return key;
 }

@@ -38,7 +38,6 @@ Descriptor tensor(std::int64_t id, cudnnDataType_t type, const CudnnLayout& layo
 }
 
 Descriptor convolution(const ConvKey& key) {
-  constexpr std::array<std::int64_t, 2> kNoDilation{1, 1};
   const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
   Descriptor d(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
   d.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, compute_type(key.dtype))
@@ -46,7 +45,7 @@ Descriptor convolution(const ConvKey& key) {
       .set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, std::int64_t{2})
       .set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, key.padding)
       .set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, key.padding)
-      .set(CUDNN_ATTR_CONVOLUTION_DILATIONS, kNoDilation)
+      .set(CUDNN_ATTR_CONVOLUTION_DILATIONS, key.dilation)
       .set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, key.stride);
   d.finalize();
   return d;

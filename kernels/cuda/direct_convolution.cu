@@ -11,7 +11,7 @@ struct Geometry {
   std::int64_t kh, kw;      // kernel
   std::int64_t c_group;     // input channels a group
   std::int64_t o_group;     // output channels a group
-  std::int64_t stride_h, stride_w, pad_h, pad_w;
+  std::int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
 };
 
 Geometry geometry(const Shape& x, const Shape& w, const Shape& y, const ConvParams& params) {
@@ -29,7 +29,9 @@ Geometry geometry(const Shape& x, const Shape& w, const Shape& y, const ConvPara
           params.stride_h,
           params.stride_w,
           params.pad_h,
-          params.pad_w};
+          params.pad_w,
+          params.dilation_h,
+          params.dilation_w};
 }
 
 // ConvEpilogue with typed pointers.
@@ -54,10 +56,10 @@ __global__ void forward_kernel(const T* x, const T* w, Epilogue<T> epilogue, T* 
   const std::int64_t first = o / g.o_group * g.c_group;
   Accumulation<T> sum = 0;
   for (std::int64_t kh = 0; kh < g.kh; ++kh) {
-    const std::int64_t h = oh * g.stride_h - g.pad_h + kh;
+    const std::int64_t h = oh * g.stride_h - g.pad_h + kh * g.dilation_h;
     if (h < 0 || h >= g.h) continue;
     for (std::int64_t kw = 0; kw < g.kw; ++kw) {
-      const std::int64_t iw = ow * g.stride_w - g.pad_w + kw;
+      const std::int64_t iw = ow * g.stride_w - g.pad_w + kw * g.dilation_w;
       if (iw < 0 || iw >= g.w) continue;
       const T* pixel = x + ((n * g.h + h) * g.w + iw) * g.c + first;
       const T* weight = w + ((o * g.kh + kh) * g.kw + kw) * g.c_group;
@@ -82,10 +84,10 @@ __global__ void backward_data_kernel(const T* dy, const T* w, T* dx, Geometry g)
   const std::int64_t first = c / g.c_group * g.o_group;
   Accumulation<T> sum = 0;
   for (std::int64_t kh = 0; kh < g.kh; ++kh) {
-    const std::int64_t up = h + g.pad_h - kh;
+    const std::int64_t up = h + g.pad_h - kh * g.dilation_h;
     if (up < 0 || up % g.stride_h != 0 || up / g.stride_h >= g.oh) continue;
     for (std::int64_t kw = 0; kw < g.kw; ++kw) {
-      const std::int64_t left = iw + g.pad_w - kw;
+      const std::int64_t left = iw + g.pad_w - kw * g.dilation_w;
       if (left < 0 || left % g.stride_w != 0 || left / g.stride_w >= g.ow) continue;
       const T* gradient = dy + ((n * g.oh + up / g.stride_h) * g.ow + left / g.stride_w) * g.o + first;
       for (std::int64_t j = 0; j < g.o_group; ++j) {
@@ -108,8 +110,8 @@ __global__ void backward_weights_kernel(const T* x, const T* dy, T* dw, Geometry
   const std::int64_t channel = o / g.o_group * g.c_group + c;
   Accumulation<T> sum = 0;
   for (std::int64_t pixel = threadIdx.x; pixel < g.n * g.oh * g.ow; pixel += kBlockThreads) {
-    const std::int64_t iw = pixel % g.ow * g.stride_w - g.pad_w + kw;
-    const std::int64_t h = pixel / g.ow % g.oh * g.stride_h - g.pad_h + kh;
+    const std::int64_t iw = pixel % g.ow * g.stride_w - g.pad_w + kw * g.dilation_w;
+    const std::int64_t h = pixel / g.ow % g.oh * g.stride_h - g.pad_h + kh * g.dilation_h;
     const std::int64_t n = pixel / (g.ow * g.oh);
     if (h < 0 || h >= g.h || iw < 0 || iw >= g.w) continue;
     sum += static_cast<Accumulation<T>>(x[((n * g.h + h) * g.w + iw) * g.c + channel]) *

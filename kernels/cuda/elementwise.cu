@@ -1,13 +1,13 @@
 // Elementwise kernels: grid-stride loops over 16-byte packs.
 #include <bit>
 
-#include "kernels/cuda/common.h"
+#include "kernels/cuda/map.h"
 #include "kernels/philox.h"
 
 namespace retort::kernels {
 namespace {
 
-// --- y = f(a) and y = f(a, b) --------------------------------------------------------------------------------------
+// --- what map() is given -------------------------------------------------------------------------------------------
 
 template <typename A>
 struct Add {
@@ -47,41 +47,6 @@ struct ReciprocalSqrt {
   A epsilon;
   __device__ A operator()(A x) const { return A(1) / std::sqrt(x + epsilon); }
 };
-
-template <typename T, typename F>
-__global__ void __launch_bounds__(kBlockThreads)
-    map_kernel(const T* a, const T* b, T* y, std::int64_t count, bool packed, F f) {
-  using A = Accumulation<T>;
-  constexpr int kN = kPackOf<T>;
-  constexpr bool kBinary = std::is_invocable_v<F, A, A>;
-  for_packs<kN>(
-      count, packed,
-      [&](std::int64_t i) {
-        const Pack<T, kN> pa = load_pack<kN>(a + i);
-        Pack<T, kN> py;
-        if constexpr (kBinary) {
-          const Pack<T, kN> pb = load_pack<kN>(b + i);
-          for (int k = 0; k < kN; ++k) py.v[k] = narrow<T>(f(static_cast<A>(pa.v[k]), static_cast<A>(pb.v[k])));
-        } else {
-          for (int k = 0; k < kN; ++k) py.v[k] = narrow<T>(f(static_cast<A>(pa.v[k])));
-        }
-        store_pack<kN>(y + i, py);
-      },
-      [&](std::int64_t i) {
-        if constexpr (kBinary) {
-          y[i] = narrow<T>(f(static_cast<A>(a[i]), static_cast<A>(b[i])));
-        } else {
-          y[i] = narrow<T>(f(static_cast<A>(a[i])));
-        }
-      });
-}
-
-template <typename T, typename F>
-void map(ConstView a, ConstView b, View y, F f, Stream stream) {
-  const bool packed = aligned(a.as<T>(), b.as<T>(), y.as<T>());
-  launch(map_kernel<T, F>, grid_for(ceil_div(y.numel(), kPackOf<T>)), kBlockThreads, 0, stream, a.as<T>(), b.as<T>(),
-         y.as<T>(), y.numel(), packed, f);
-}
 
 // --- fill and convert ----------------------------------------------------------------------------------------------
 
@@ -257,9 +222,8 @@ void CudaKernels::scale(ConstView x, double factor, View y, Stream stream) {
 }
 
 void CudaKernels::scale_by(ConstView x, ConstView factor, View y, Stream stream) {
-  for_floating(y.dtype, [&]<typename T>() {
-    map<T>(x, {}, y, ScaleBy<Accumulation<T>>{factor.as<Accumulation<T>>()}, stream);
-  });
+  for_floating(y.dtype,
+               [&]<typename T>() { map<T>(x, {}, y, ScaleBy<Accumulation<T>>{factor.as<Accumulation<T>>()}, stream); });
 }
 
 void CudaKernels::activation(ConstView x, Activation kind, View y, Stream stream) {

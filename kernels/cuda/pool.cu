@@ -6,34 +6,41 @@ namespace retort::kernels {
 namespace {
 
 struct Range {
-  std::int32_t first, last;  // first <= i < last
+  std::int32_t first, last, step;  // first, first + step, ... below last
 };
 
 // One axis of a pooling: which input cells belong to an output cell, and the other way round.
 struct Axis {
   std::int32_t in, out;
-  std::int32_t kernel, stride, pad;  // kernel 0: adaptive
+  std::int32_t kernel, stride, pad, pad_end, dilation;  // kernel 0: adaptive
+  bool count_padding;
+
+  __device__ std::int32_t reach() const { return dilation * (kernel - 1) + 1; }
 
   __device__ Range inputs(std::int32_t o) const {
     if (kernel == 0) {
       const std::int64_t length = in;
       return {static_cast<std::int32_t>(o * length / out),
-              static_cast<std::int32_t>(((o + 1) * length + out - 1) / out)};
+              static_cast<std::int32_t>(((o + 1) * length + out - 1) / out), 1};
     }
-    const std::int32_t first = o * stride - pad, last = first + kernel;
-    return {first < 0 ? 0 : first, last < in ? last : in};
+    const std::int32_t first = o * stride - pad, last = first + reach();
+    return {first < 0 ? first + (dilation - 1 - first) / dilation * dilation : first, last < in ? last : in, dilation};
   }
+  // With dilation, outputs that look past i are among them.
   __device__ Range outputs(std::int32_t i) const {
     if (kernel == 0) {
       const std::int64_t cells = out;
-      return {static_cast<std::int32_t>(i * cells / in), static_cast<std::int32_t>(((i + 1) * cells + in - 1) / in)};
+      return {static_cast<std::int32_t>(i * cells / in), static_cast<std::int32_t>(((i + 1) * cells + in - 1) / in), 1};
     }
-    const std::int32_t behind = i + pad - kernel + 1, last = (i + pad) / stride + 1;
-    return {behind <= 0 ? 0 : (behind + stride - 1) / stride, last < out ? last : out};
+    const std::int32_t behind = i + pad - reach() + 1, last = (i + pad) / stride + 1;
+    return {behind <= 0 ? 0 : (behind + stride - 1) / stride, last < out ? last : out, 1};
   }
-  // How many cells output o is divided by.
-  __device__ std::int32_t extent(std::int32_t o) const {
-    if (kernel != 0) return kernel;
+  // How many cells the average of output o is over (no dilation).
+  __device__ std::int32_t counted(std::int32_t o) const {
+    if (kernel != 0 && count_padding) {
+      const std::int32_t first = o * stride - pad, last = first + kernel;
+      return (last < in + pad_end ? last : in + pad_end) - first;
+    }
     const Range r = inputs(o);
     return r.last - r.first;
   }
@@ -48,10 +55,12 @@ struct Geometry {
 
 Geometry geometry(const Shape& in, const Shape& out, const PoolParams* p) {
   const auto n = [](std::int64_t value) { return static_cast<std::int32_t>(value); };
-  return {{n(in[1]), n(out[1]), p ? p->kernel_h : 0, p ? p->stride_h : 1, p ? p->pad_h : 0},
-          {n(in[2]), n(out[2]), p ? p->kernel_w : 0, p ? p->stride_w : 1, p ? p->pad_w : 0},
-          in[0],
-          in[3]};
+  Axis h{n(in[1]), n(out[1]), 0, 1, 0, 0, 1, false}, w{n(in[2]), n(out[2]), 0, 1, 0, 0, 1, false};
+  if (p != nullptr) {
+    h = {h.in, h.out, p->kernel_h, p->stride_h, p->pad_h, p->end_h(), p->dilation_h, p->count_padding};
+    w = {w.in, w.out, p->kernel_w, p->stride_w, p->pad_w, p->end_w(), p->dilation_w, p->count_padding};
+  }
+  return {h, w, in[0], in[3]};
 }
 
 // The i-th channel pack of a map of height x width pixels.
@@ -87,8 +96,8 @@ __global__ void __launch_bounds__(kBlockThreads) max_pool_kernel(const T* x, Geo
     Pack<T, N> best = load_pack<N>(image + first * g.channels);
     Pack<std::int32_t, N> where;
     for (int k = 0; k < N; ++k) where.v[k] = first;
-    for (std::int32_t h = rows.first; h < rows.last; ++h) {
-      for (std::int32_t w = columns.first; w < columns.last; ++w) {
+    for (std::int32_t h = rows.first; h < rows.last; h += rows.step) {
+      for (std::int32_t w = columns.first; w < columns.last; w += columns.step) {
         const std::int32_t pixel = h * g.w.in + w;
         const Pack<T, N> px = load_pack<N>(image + pixel * g.channels);
         for (int k = 0; k < N; ++k) {
@@ -147,7 +156,7 @@ __global__ void __launch_bounds__(kBlockThreads) average_pool_kernel(const T* x,
         for (int k = 0; k < N; ++k) sum[k] += static_cast<A>(px.v[k]);
       }
     }
-    const A factor = A(1) / static_cast<A>(g.h.extent(at.h) * g.w.extent(at.w));
+    const A factor = A(1) / static_cast<A>(g.h.counted(at.h) * g.w.counted(at.w));
     Pack<T, N> out;
     for (int k = 0; k < N; ++k) out.v[k] = narrow<T>(sum[k] * factor);
     store_pack<N>(y + i * N, out);
@@ -164,7 +173,7 @@ __global__ void __launch_bounds__(kBlockThreads) average_pool_backward_kernel(co
     A sum[N] = {};
     for (std::int32_t h = rows.first; h < rows.last; ++h) {
       for (std::int32_t w = columns.first; w < columns.last; ++w) {
-        const A factor = A(1) / static_cast<A>(g.h.extent(h) * g.w.extent(w));
+        const A factor = A(1) / static_cast<A>(g.h.counted(h) * g.w.counted(w));
         const Pack<T, N> pg = load_pack<N>(dy + ((at.image * g.h.out + h) * g.w.out + w) * g.channels + at.channel);
         for (int k = 0; k < N; ++k) sum[k] += static_cast<A>(pg.v[k]) * factor;
       }

@@ -190,19 +190,24 @@ TEST_F(CudaBackendTest, MemoryFromBeforeARecordingMayBeFreedInside) {
 // Library convolutions against ours, each direction and precision; equal bits when repeated, in a recording too.
 TEST_F(CudaBackendTest, ConvolutionsAgreeWithTheDirectKernelsAndRepeat) {
   const Stream stream = backend_->create_stream();
-  const Shape x_shape{4, 9, 9, 16}, w_shape{32, 3, 3, 8}, y_shape{4, 5, 5, 32};
+  const Shape x_shape{4, 9, 9, 16}, w_shape{32, 3, 3, 8};
   struct Precision {
     DType dtype;
     Math math;
     double tolerance;  // relative to the largest value
+    int dilation = 1;
   };
   for (const Precision p : {Precision{DType::f64, Math::standard, 1e-14}, Precision{DType::f32, Math::strict, 2e-6},
                             Precision{DType::f32, Math::standard, 1e-5}, Precision{DType::f32, Math::tf32, 2e-3},
-                            Precision{DType::bf16, Math::standard, 8e-3}}) {
+                            Precision{DType::bf16, Math::standard, 8e-3}, Precision{DType::f32, Math::strict, 2e-6, 2},
+                            Precision{DType::bf16, Math::standard, 8e-3, 2}}) {
+    const std::int64_t extent = p.dilation == 1 ? 5 : 4;
+    const Shape y_shape{4, extent, extent, 32};
     const DType wide = accumulation_type(p.dtype);
     ConvParams params;
     params.stride_h = params.stride_w = 2;
     params.pad_h = params.pad_w = 1;
+    params.dilation_h = params.dilation_w = p.dilation;
     params.groups = 2;
     params.math = p.math;
     const auto pattern = [&](const Shape& shape, DType dtype, int seed) {

@@ -34,11 +34,12 @@ struct Layer {
   ConvParams params;
 };
 
-ConvParams conv_params(int stride, int pad, int groups = 1) {
+ConvParams conv_params(int stride, int pad, int groups = 1, int dilation = 1) {
   ConvParams p;
   p.stride_h = p.stride_w = stride;
   p.pad_h = p.pad_w = pad;
   p.groups = groups;
+  p.dilation_h = p.dilation_w = dilation;
   return p;
 }
 
@@ -52,6 +53,7 @@ std::vector<Layer> layers() {
       {"strided 3x3", {128, 32, 32, 64}, {128, 3, 3, 64}, {128, 16, 16, 128}, conv_params(2, 1)},
       {"strided 1x1", {128, 32, 32, 64}, {128, 1, 1, 64}, {128, 16, 16, 128}, conv_params(2, 0)},
       {"depthwise", {16, 16, 16, 32}, {32, 3, 3, 1}, {16, 16, 16, 32}, conv_params(1, 1, 32)},
+      {"dilated 3x3", {32, 32, 32, 64}, {64, 3, 3, 64}, {32, 32, 32, 64}, conv_params(1, 2, 1, 2)},
       {"odd groups", {3, 7, 5, 6}, {9, 3, 3, 2}, {3, 4, 3, 9}, conv_params(2, 1, 3)},
   };
 }

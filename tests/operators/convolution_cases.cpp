@@ -12,6 +12,8 @@ ConvParams params_of(const reference::Conv& s, Math math) {
   ConvParams params;
   params.stride_h = params.stride_w = static_cast<int>(s.stride);
   params.pad_h = params.pad_w = static_cast<int>(s.pad);
+  params.dilation_h = static_cast<int>(s.dilation_h);
+  params.dilation_w = static_cast<int>(s.dilation_w);
   params.groups = static_cast<int>(s.groups);
   params.math = math;
   return params;
@@ -77,7 +79,10 @@ void add_inferences(std::vector<OperatorCase>& rows) {
   const std::vector<Shaped> others{
       {"3x3_stride2", {.n = 2, .h = 7, .w = 6, .c = 16, .o = 16, .kh = 3, .kw = 3, .stride = 2, .pad = 1}},
       {"odd_channels", {.n = 2, .h = 5, .w = 6, .c = 3, .o = 7, .kh = 3, .kw = 3, .pad = 1}, Math::standard},
-      {"groups", {.n = 2, .h = 5, .w = 4, .c = 6, .o = 4, .kh = 3, .kw = 3, .pad = 1, .groups = 2}}};
+      {"groups", {.n = 2, .h = 5, .w = 4, .c = 6, .o = 4, .kh = 3, .kw = 3, .pad = 1, .groups = 2}},
+      {"dilated",
+       {.n = 2, .h = 8, .w = 7, .c = 16, .o = 16, .kh = 3, .kw = 3, .pad = 2, .dilation_h = 2, .dilation_w = 2},
+       Math::standard}};
   for (const Activation act : {Activation::identity, Activation::relu, Activation::relu6}) {
     for (const bool bias : {false, true}) {
       for (const bool residual : {false, true}) {
@@ -108,6 +113,35 @@ void add_convolutions(std::vector<OperatorCase>& rows) {
                   {.n = 2, .h = 5, .w = 4, .c = 6, .o = 4, .kh = 3, .kw = 3, .pad = 1, .groups = 2}, true);
   add_convolution(rows, "conv2d_depthwise",
                   {.n = 2, .h = 5, .w = 5, .c = 7, .o = 7, .kh = 3, .kw = 3, .pad = 1, .groups = 7}, false);
+  add_convolution(
+      rows, "conv2d_dilated",
+      {.n = 2, .h = 8, .w = 7, .c = 3, .o = 4, .kh = 3, .kw = 3, .pad = 2, .dilation_h = 2, .dilation_w = 2}, true);
+  add_convolution(rows, "conv2d_dilated_unequally_stride2",
+                  {.n = 2,
+                   .h = 11,
+                   .w = 9,
+                   .c = 2,
+                   .o = 3,
+                   .kh = 3,
+                   .kw = 2,
+                   .stride = 2,
+                   .pad = 1,
+                   .dilation_h = 3,
+                   .dilation_w = 2},
+                  false);
+  add_convolution(rows, "conv2d_dilated_depthwise",
+                  {.n = 1,
+                   .h = 7,
+                   .w = 8,
+                   .c = 5,
+                   .o = 5,
+                   .kh = 3,
+                   .kw = 3,
+                   .pad = 2,
+                   .groups = 5,
+                   .dilation_h = 2,
+                   .dilation_w = 2},
+                  false);
   // Wide enough for the fast algorithms, whose rounding error is larger than that of the direct ones.
   add_convolution(rows, "conv2d_standard_math", {.n = 2, .h = 9, .w = 8, .c = 64, .o = 64, .kh = 3, .kw = 3, .pad = 1},
                   false, Math::standard, 2e-5);

@@ -211,6 +211,29 @@ void add_pooling(std::vector<OperatorCase>& rows) {
          .apply = [params = params](const Tensors& in) { return average_pool(in[0], params); },
          .expected = [params = params](const Arrays& in) { return reference::average_pool(in[0], params); }});
   }
+  // What networks from elsewhere ask for. 8 x 7 pixels: rounding up adds a row to "end", and "ceil" drops a last
+  // window that would see padding only.
+  PoolParams end{3, 2, 2, 2, 0, 0}, ceil{3, 3, 2, 4, 1, 1}, wide{3, 3, 1, 2, 2, 1}, dilated{3, 2, 2, 1, 2, 1};
+  end.pad_h_end = 2, end.pad_w_end = 1;
+  ceil.ceil_mode = true;
+  wide.pad_h_end = 0;
+  dilated.dilation_h = 2, dilated.dilation_w = 3;
+  dilated.ceil_mode = true;
+  for (const auto& [name, params] : {std::pair{"end", end}, {"ceil", ceil}, {"wide", wide}, {"dilated", dilated}}) {
+    rows.push_back({.name = std::string("max_pool_") + name,
+                    .inputs = {distinct({2, 8, 7, 3})},
+                    .apply = [params = params](const Tensors& in) { return max_pool(in[0], params); },
+                    .expected = [params = params](const Arrays& in) { return reference::max_pool(in[0], params).y; }});
+    if (params.dilation_h > 1) continue;
+    for (const bool count_padding : {true, false}) {
+      PoolParams p = params;
+      p.count_padding = count_padding;
+      rows.push_back({.name = std::string("average_pool_") + name + (count_padding ? "" : "_pixels_only"),
+                      .inputs = {normal({2, 8, 7, 3})},
+                      .apply = [p](const Tensors& in) { return average_pool(in[0], p); },
+                      .expected = [p](const Arrays& in) { return reference::average_pool(in[0], p); }});
+    }
+  }
   rows.push_back({.name = "adaptive_average_pool",
                   .inputs = {normal({2, 7, 5, 3})},
                   .apply = [](const Tensors& in) { return adaptive_average_pool(in[0], 3, 4); },
@@ -276,6 +299,7 @@ const std::vector<OperatorCase>& operator_cases() {
     add_batch_norm(all, {5, 7, 3, 33}, Activation::relu, true);
     add_batch_norm(all, {129, 64}, Activation::relu, false);
     add_pooling(all);
+    add_frozen(all);
     add_row_operators(all);
     add_logit_losses(all);
     add_feature_losses(all);

@@ -79,6 +79,7 @@ const std::vector<OperatorCase>& operator_cases();
 // Families with files of their own append their rows.
 void add_convolutions(std::vector<OperatorCase>& rows);     // convolution_cases.cpp
 void add_feature_losses(std::vector<OperatorCase>& rows);   // feature_loss_cases.cpp
+void add_frozen(std::vector<OperatorCase>& rows);           // frozen_cases.cpp
 void add_logit_losses(std::vector<OperatorCase>& rows);     // logit_loss_cases.cpp
 void add_relation_losses(std::vector<OperatorCase>& rows);  // relation_loss_cases.cpp
 

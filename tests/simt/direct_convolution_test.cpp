@@ -80,6 +80,8 @@ class DirectConvolution : public testing::TestWithParam<std::tuple<Case, DType>>
     kernels::ConvParams p;
     p.stride_h = p.stride_w = static_cast<int>(conv().stride);
     p.pad_h = p.pad_w = static_cast<int>(conv().pad);
+    p.dilation_h = static_cast<int>(conv().dilation_h);
+    p.dilation_w = static_cast<int>(conv().dilation_w);
     p.groups = static_cast<int>(conv().groups);
     return p;
   }
@@ -161,7 +163,10 @@ INSTANTIATE_TEST_SUITE_P(, DirectConvolution,
                                                           Case{"grouped", {1, 5, 5, 6, 4, 3, 2, 1, 0, 2}},
                                                           Case{"depthwise", {2, 6, 6, 5, 5, 3, 3, 2, 1, 5}},
                                                           // stride beyond the kernel: input pixels that no output reads
-                                                          Case{"sparse", {1, 9, 9, 2, 3, 2, 2, 3, 0, 1}}),
+                                                          Case{"sparse", {1, 9, 9, 2, 3, 2, 2, 3, 0, 1}},
+                                                          Case{"dilated", {2, 8, 7, 3, 4, 3, 3, 1, 2, 1, 2, 2}},
+                                                          Case{"dilated_strided",
+                                                               {1, 11, 9, 4, 6, 3, 2, 2, 1, 2, 3, 2}}),
                                           testing::Values(DType::f64, DType::f32, DType::bf16)),
                          [](const auto& test) {
                            return std::string(std::get<0>(test.param).name) + "_" + name_of(std::get<1>(test.param));

@@ -29,8 +29,29 @@ Array map(const Array& x, F f) {
   return y;
 }
 
-std::int64_t pooled(std::int64_t in, int kernel, int stride, int pad) {
-  return (in + 2 * pad - kernel) / stride + 1;
+// One axis of a pooling, by the definition: the windows that begin at -pad, -pad + stride, ...
+struct PoolAxis {
+  std::int64_t in, kernel, stride, pad, pad_end, dilation;
+  bool ceil_mode;
+
+  std::int64_t begin(std::int64_t o) const { return o * stride - pad; }
+  std::int64_t behind(std::int64_t o) const { return begin(o) + (kernel - 1) * dilation + 1; }
+  bool pixel(std::int64_t i) const { return i >= 0 && i < in; }
+  std::int64_t out() const {
+    std::int64_t o = 0;
+    while (behind(o) <= in + pad_end) ++o;
+    // The next window hangs over; it counts when the one before it left something of the padded input over.
+    const bool complete = o > 0 && behind(o - 1) == in + pad_end;
+    return ceil_mode && !complete && begin(o) < in ? o + 1 : o;
+  }
+};
+PoolAxis rows_of(const Array& x, const kernels::PoolParams& p) {
+  return {x.shape[1],   p.kernel_h, p.stride_h, p.pad_h, p.pad_h_end < 0 ? p.pad_h : p.pad_h_end,
+          p.dilation_h, p.ceil_mode};
+}
+PoolAxis columns_of(const Array& x, const kernels::PoolParams& p) {
+  return {x.shape[2],   p.kernel_w, p.stride_w, p.pad_w, p.pad_w_end < 0 ? p.pad_w : p.pad_w_end,
+          p.dilation_w, p.ceil_mode};
 }
 
 }  // namespace
@@ -124,20 +145,19 @@ Array batch_norm_inference(const Array& x, const Array& residual, const Array& g
 }
 
 MaxPool max_pool(const Array& x, const kernels::PoolParams& p) {
-  const std::int64_t batch = x.shape[0], height = x.shape[1], width = x.shape[2], channels = x.shape[3];
+  const std::int64_t batch = x.shape[0], width = x.shape[2], channels = x.shape[3];
+  const PoolAxis rows = rows_of(x, p), columns = columns_of(x, p);
   MaxPool result;
-  result.y = Array(Shape{batch, pooled(height, p.kernel_h, p.stride_h, p.pad_h),
-                         pooled(width, p.kernel_w, p.stride_w, p.pad_w), channels});
+  result.y = Array(Shape{batch, rows.out(), columns.out(), channels});
   for (std::int64_t n = 0; n < batch; ++n) {
     for (std::int64_t oh = 0; oh < result.y.shape[1]; ++oh) {
       for (std::int64_t ow = 0; ow < result.y.shape[2]; ++ow) {
         for (std::int64_t c = 0; c < channels; ++c) {
           double best = -std::numeric_limits<double>::infinity();
           std::int64_t chosen = -1;
-          for (int kh = 0; kh < p.kernel_h; ++kh) {
-            for (int kw = 0; kw < p.kernel_w; ++kw) {
-              const std::int64_t h = oh * p.stride_h - p.pad_h + kh, w = ow * p.stride_w - p.pad_w + kw;
-              if (h < 0 || h >= height || w < 0 || w >= width) continue;
+          for (std::int64_t h = rows.begin(oh); h < rows.behind(oh); h += rows.dilation) {
+            for (std::int64_t w = columns.begin(ow); w < columns.behind(ow); w += columns.dilation) {
+              if (!rows.pixel(h) || !columns.pixel(w)) continue;
               if (chosen < 0 || x.at(n, h, w, c) > best) {
                 best = x.at(n, h, w, c);
                 chosen = h * width + w;
@@ -154,20 +174,23 @@ MaxPool max_pool(const Array& x, const kernels::PoolParams& p) {
 }
 
 Array average_pool(const Array& x, const kernels::PoolParams& p) {
-  const std::int64_t batch = x.shape[0], height = x.shape[1], width = x.shape[2], channels = x.shape[3];
-  Array y(Shape{batch, pooled(height, p.kernel_h, p.stride_h, p.pad_h), pooled(width, p.kernel_w, p.stride_w, p.pad_w),
-                channels});
+  const std::int64_t batch = x.shape[0], channels = x.shape[3];
+  const PoolAxis rows = rows_of(x, p), columns = columns_of(x, p);
+  Array y(Shape{batch, rows.out(), columns.out(), channels});
   for (std::int64_t n = 0; n < batch; ++n) {
     for (std::int64_t oh = 0; oh < y.shape[1]; ++oh) {
       for (std::int64_t ow = 0; ow < y.shape[2]; ++ow) {
         for (std::int64_t c = 0; c < channels; ++c) {
-          for (int kh = 0; kh < p.kernel_h; ++kh) {
-            for (int kw = 0; kw < p.kernel_w; ++kw) {
-              const std::int64_t h = oh * p.stride_h - p.pad_h + kh, w = ow * p.stride_w - p.pad_w + kw;
-              if (h < 0 || h >= height || w < 0 || w >= width) continue;
-              y.at(n, oh, ow, c) += x.at(n, h, w, c) / (p.kernel_h * p.kernel_w);
+          double total = 0, count = 0;
+          for (std::int64_t h = rows.begin(oh); h < rows.behind(oh); ++h) {
+            for (std::int64_t w = columns.begin(ow); w < columns.behind(ow); ++w) {
+              const bool real = rows.pixel(h) && columns.pixel(w);
+              const bool padded = h < rows.in + rows.pad_end && w < columns.in + columns.pad_end;
+              if (real) total += x.at(n, h, w, c);
+              if (p.count_padding ? padded : real) count += 1;
             }
           }
+          y.at(n, oh, ow, c) = total / count;
         }
       }
     }

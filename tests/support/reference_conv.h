@@ -10,9 +10,10 @@ namespace retort::reference {
 struct Conv {
   std::int64_t n, h, w, c, o, kh, kw;
   std::int64_t stride = 1, pad = 0, groups = 1;
+  std::int64_t dilation_h = 1, dilation_w = 1;
 
-  std::int64_t oh() const { return (h + 2 * pad - kh) / stride + 1; }
-  std::int64_t ow() const { return (w + 2 * pad - kw) / stride + 1; }
+  std::int64_t oh() const { return (h + 2 * pad - dilation_h * (kh - 1) - 1) / stride + 1; }
+  std::int64_t ow() const { return (w + 2 * pad - dilation_w * (kw - 1) - 1) / stride + 1; }
   std::int64_t x_size() const { return n * h * w * c; }
   std::int64_t w_size() const { return o * kh * kw * (c / groups); }
   std::int64_t y_size() const { return n * oh() * ow() * o; }
@@ -29,7 +30,8 @@ void for_each_product(const Conv& s, Visit visit) {
           const std::int64_t y_at = ((n * s.oh() + row) * s.ow() + column) * s.o + o;
           for (std::int64_t i = 0; i < s.kh; ++i) {
             for (std::int64_t j = 0; j < s.kw; ++j) {
-              const std::int64_t h = row * s.stride - s.pad + i, w = column * s.stride - s.pad + j;
+              const std::int64_t h = row * s.stride - s.pad + i * s.dilation_h;
+              const std::int64_t w = column * s.stride - s.pad + j * s.dilation_w;
               if (h < 0 || h >= s.h || w < 0 || w >= s.w) continue;
               const std::int64_t x_at = ((n * s.h + h) * s.w + w) * s.c + o / outputs * inputs;
               const std::int64_t w_at = ((o * s.kh + i) * s.kw + j) * inputs;
