@@ -56,8 +56,8 @@ std::string export_onnx(const Classifier& classifier, const std::string& path, c
   onnx.half = options.precision == "f16";
   onnx.metadata = metadata_of(classifier);
   if (options.normalize_input) {
-    check(classifier.normalization.has_value(),
-          "{}: does not say how its images are normalised; add --normalization NAME", classifier.file);
+    check(classifier.normalization.has_value(), "{}: does not say how its images are normalised; add --normalize NAME",
+          classifier.file);
     onnx.normalize.emplace();
     std::copy_n(classifier.normalization->mean, 3, onnx.normalize->mean.begin());
     std::copy_n(classifier.normalization->std, 3, onnx.normalize->deviation.begin());

@@ -226,7 +226,7 @@ TEST_F(OnnxExportFile, NormalizesTheInputOnRequest) {
     EXPECT_TRUE(entry.key() != "normalize_std" || entry.value() == "1 1 1");
   }
   c.normalization.reset();
-  EXPECT_THAT(error_of([&] { written(c, {.normalize_input = true}); }), HasSubstr("add --normalization NAME"));
+  EXPECT_THAT(error_of([&] { written(c, {.normalize_input = true}); }), HasSubstr("add --normalize NAME"));
   c.height = 0;
   EXPECT_THAT(error_of([&] { written(c); }), HasSubstr("add --input-size"));
 }

@@ -27,10 +27,10 @@ std::string parse_size(const std::string& text, std::int64_t& height, std::int64
 int run(int argc, char** argv) {
   CLI::App app{"Writes a trained network for other programs. A file that is there already is replaced.", "export"};
   retort::ClassifierOptions source;
-  source.arch_hint = "add --arch NAME";
+  source.arch_hint = "give --arch";
   source.fold = false;
   retort::ExportOptions options;
-  std::string onnx, safetensors, normalization, class_names;
+  std::string onnx, safetensors, normalization, size, class_names;
   std::int64_t height = 0, width = 0;
   app.add_option("network", source.path, "A run, a version of it, or a file of weights")->required();
   auto* const to_onnx = app.add_option("--onnx", onnx, "Writes this ONNX file (opset 17)");
@@ -44,20 +44,21 @@ int run(int argc, char** argv) {
   app.add_flag("--normalize-input", options.normalize_input,
                "ONNX: the input is RGB in [0, 1], the graph normalises it")
       ->needs(to_onnx);
-  app.add_option("--arch", source.arch, "What a file of weights may not say: the architecture,");
-  app.add_option("--stem", source.stem, "  its stem (cifar, imagenet),");
-  app.add_option("--shortcut", source.shortcut, "  its shortcuts (projection, pad),");
-  app.add_option_function<std::string>(
-      "--input-size",
-      [&](const std::string& text) {
-        if (const std::string error = parse_size(text, height, width); !error.empty()) {
-          throw CLI::ValidationError("--input-size", error);
-        }
-      },
-      "  the size of its images: 224, or height x width such as 32x48,");
-  app.add_option("--normalization", normalization,
-                 "  how they are normalised: imagenet, cifar10, cifar100, half, none,");
-  app.add_option("--classes", class_names, "  and the names of the classes: a file with one a line");
+  constexpr const char* kGroup = "For files that do not say it themselves";
+  app.add_option("--arch", source.arch, "Architecture: resnet18, resnet20, ...")->group(kGroup);
+  app.add_option("--stem", source.stem, "cifar (the default) or imagenet")
+      ->check(CLI::IsMember({"cifar", "imagenet"}))
+      ->group(kGroup);
+  app.add_option("--shortcut", source.shortcut, "projection (the default) or pad")
+      ->check(CLI::IsMember({"projection", "pad"}))
+      ->group(kGroup);
+  app.add_option("--normalize", normalization, "How images are normalised")
+      ->check(CLI::IsMember(retort::normalization_names()))
+      ->group(kGroup);
+  app.add_option("--input-size", size, "The size of its images: 224, or height x width such as 32x48")
+      ->check([&](const std::string& text) { return parse_size(text, height, width); })
+      ->group(kGroup);
+  app.add_option("--classes", class_names, "A text file of class names, one a line")->group(kGroup);
   try {
     app.parse(argc, argv);
     if (onnx.empty() && safetensors.empty()) {
@@ -82,7 +83,7 @@ int run(int argc, char** argv) {
   if (!onnx.empty()) fmt::print("{}\n", retort::export_onnx(classifier, onnx, options));
   if (!safetensors.empty()) fmt::print("{}\n", retort::export_safetensors(classifier, safetensors, options));
   if (!classifier.normalization) {
-    fmt::print("note: {} does not say how its images are normalised; --normalization NAME writes that down\n",
+    fmt::print("note: {} does not say how its images are normalised; --normalize NAME writes that down\n",
                classifier.file);
   }
   return 0;
