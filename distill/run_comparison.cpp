@@ -261,7 +261,7 @@ std::string comparison_table(const RunComparison& comparison) {
   const std::size_t facts = rows.size();
   for (const auto& [key, values] : comparison.differences) {
     rows.push_back({key});
-    for (const Json& value : values) rows.back().push_back(text_of(value));
+    for (const Json& value : values) rows.back().push_back(value == "" ? "\"\"" : text_of(value));
   }
   if (rows.size() > facts) rows.insert(rows.begin() + static_cast<std::ptrdiff_t>(facts), {{""}, {"[config]"}});
   std::string text = aligned(rows);

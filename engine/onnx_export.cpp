@@ -18,7 +18,7 @@ using kernels::PoolParams;
 using Ints = std::vector<std::int64_t>;
 using Names = std::vector<std::string>;
 
-// A new field would be lost in silence: export it (or refuse it), then change the number.
+// A new field would be lost in silence: export it or refuse it, then change the number.
 static_assert(sizeof(kernels::ConvParams) == 24 && sizeof(PoolParams) == 24);
 
 constexpr int kOpset = 17, kIrVersion = 8;

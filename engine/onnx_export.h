@@ -1,5 +1,5 @@
 // Networks as ONNX files (https://onnx.ai/onnx/repo-docs/IR.html), opset 17, from a trace of their forward pass; no
-// model is known by name here. What is written for which operator: docs/onnx.md.
+// model is known by name here. What is written for which operator: docs/interop.md.
 #pragma once
 
 #include <array>
