@@ -17,4 +17,4 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/retortConfig.cmake.in
   ${PROJECT_BINARY_DIR}/retortConfig.cmake INSTALL_DESTINATION ${retort_package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/retortConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/retortConfig.cmake ${PROJECT_BINARY_DIR}/retortConfigVersion.cmake
-  DESTINATION ${retort_package_dir})
+  ${CMAKE_CURRENT_LIST_DIR}/FindOnnxProto.cmake DESTINATION ${retort_package_dir})

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/error.h"
@@ -111,5 +113,7 @@ class Tensor {
 
   std::shared_ptr<Impl> impl_;
 };
+
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
 }  // namespace retort

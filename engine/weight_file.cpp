@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include "engine/safetensors.h"
 #include "engine/torch_file.h"
 #include "kernels/error.h"
+#include "kernels/types.h"
 
 namespace retort {
 namespace {
@@ -40,6 +42,7 @@ std::size_t size_of(FileType type) {
     case FileType::i32:
       return 4;
     case FileType::bf16:
+    case FileType::f16:
       return 2;
     case FileType::u8:
       return 1;
@@ -55,6 +58,8 @@ const char* name_of(FileType type) {
       return "F32";
     case FileType::bf16:
       return "BF16";
+    case FileType::f16:
+      return "F16";
     case FileType::i64:
       return "I64";
     case FileType::i32:
@@ -92,6 +97,39 @@ std::vector<std::byte> widen_half(const std::vector<std::byte>& bytes) {
     std::memcpy(&half, &bytes[i], 2);
     const float value = half_to_float(half);
     std::memcpy(&out[2 * i], &value, 4);
+  }
+  return out;
+}
+
+std::uint16_t to_half(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  std::uint32_t half;
+  if (magnitude > 0x7f800000) {
+    half = 0x7e00;  // NaN
+  } else if (magnitude >= 0x477ff000) {
+    half = 0x7c00;  // 65520 and more
+  } else if (magnitude < 0x38800000) {
+    // Below 2^-14: a multiple of 2^-24. The product is exact, lrint() rounds ties to even.
+    half = static_cast<std::uint32_t>(std::lrint(std::ldexp(std::abs(value), 24)));
+  } else {
+    half = (magnitude + 0xfff + (magnitude >> 13 & 1) - 0x38000000) >> 13;
+  }
+  return static_cast<std::uint16_t>(sign | half);
+}
+
+NamedArray rounded_to(FileType type, const NamedArray& array) {
+  check(array.dtype == FileType::f32 && (type == FileType::f16 || type == FileType::bf16),
+        "{}: cannot be rounded from {} to {}", array.name, name_of(array.dtype), name_of(type));
+  NamedArray out{array.name, type, array.shape, std::vector<std::byte>(array.bytes.size() / 2)};
+  for (std::size_t i = 0; i < out.bytes.size() / 2; ++i) {
+    float value;
+    std::memcpy(&value, &array.bytes[4 * i], 4);
+    const auto bits = type == FileType::f16 ? to_half(value) : std::bit_cast<std::uint16_t>(bf16(value));
+    const std::uint32_t infinity = type == FileType::f16 ? 0x7c00 : 0x7f80;
+    check(!std::isfinite(value) || (bits & 0x7fff) != infinity, "{}: holds {}, which {} cannot", array.name, value,
+          name_of(type));
+    std::memcpy(&out.bytes[2 * i], &bits, 2);
   }
   return out;
 }

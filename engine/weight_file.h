@@ -10,7 +10,7 @@
 
 namespace retort {
 
-enum class FileType : std::uint8_t { f64, f32, bf16, i64, i32, u8 };
+enum class FileType : std::uint8_t { f64, f32, bf16, f16, i64, i32, u8 };
 
 std::size_t size_of(FileType type);
 const char* name_of(FileType type);  // "F32", as in a safetensors file
@@ -30,7 +30,7 @@ std::string shape_text(const std::vector<std::int64_t>& shape);  // "[16, 3, 3, 
 struct WeightFile {
   std::string path;
   std::map<std::string, std::string> metadata;  // safetensors alone has any
-  std::vector<NamedArray> arrays;               // in the file's order; F16 has become f32
+  std::vector<NamedArray> arrays;               // in the file's order; f16 has become f32
 
   const NamedArray* find(const std::string& name) const;  // null when absent
   std::string metadata_or(const std::string& key, const std::string& fallback) const;
@@ -38,6 +38,11 @@ struct WeightFile {
 
 // IEEE 754 binary16 to f32, element by element.
 std::vector<std::byte> widen_half(const std::vector<std::byte>& bytes);
+// The bits of the nearest binary16, ties to even; infinity from 65520 on.
+std::uint16_t to_half(float value);
+// An f32 array as f16 or bf16. Throws Error, which begins with the array's name, for a finite value that it cannot
+// hold.
+NamedArray rounded_to(FileType type, const NamedArray& array);
 
 // For the readers. Throws Error where there is no such file.
 std::ifstream open_weight_file(const std::string& path);

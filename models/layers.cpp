@@ -9,7 +9,9 @@ namespace retort {
 void LayerStore::fold() {
   check(materialized() && !folded_, "parameters: fold() {}", folded_ ? "a second time" : "before materialize()");
   freeze([](const Parameter&) { return true; });
-  for (const auto& work : folds_) work();
+  for (const auto& work : folds_) {
+    for (auto& constant : work()) constants_.push_back(std::move(constant));
+  }
   folded_ = true;
 }
 
@@ -52,7 +54,7 @@ Tensor BatchNorm::operator()(const Tensor& x, const ForwardMode& mode, Activatio
 ConvNorm::ConvNorm(LayerStore& store, const std::string& conv, const std::string& norm, std::int64_t in,
                    std::int64_t out, const Conv2dOptions& options, double gamma)
     : conv_(store, conv, in, out, options), norm_(store, norm, out, gamma), folded_(std::make_shared<Folded>()) {
-  store.on_fold([conv = conv_, norm = norm_, to = folded_] { fold(conv, norm, *to); });
+  store.on_fold([conv = conv_, norm = norm_, to = folded_] { return fold(conv, norm, *to); });
 }
 
 Tensor ConvNorm::operator()(Tensor x, const ForwardMode& mode, Activation act, const Tensor& residual) const {
@@ -71,7 +73,7 @@ Tensor ConvNorm::operator()(Tensor x, const ForwardMode& mode, Activation act, c
 // gamma (w * x + b - mean) / sqrt(var + epsilon) + beta = w' * x + b', per output channel with
 // scale = gamma / sqrt(var + epsilon): w' = scale w, b' = beta + scale (b - mean). From the master values, in f64;
 // rounded once.
-void ConvNorm::fold(const Conv2d& conv, const BatchNorm& norm, Folded& to) {
+NamedTensors ConvNorm::fold(const Conv2d& conv, const BatchNorm& norm, Folded& to) {
   const Parameter& weight = *conv.weight_;
   std::vector<double> w = weight.value.to_doubles(), b = norm.beta_->value.to_doubles();
   const std::vector<double> gamma = norm.gamma_->value.to_doubles(), mean = norm.running_mean_->value.to_doubles(),
@@ -90,6 +92,8 @@ void ConvNorm::fold(const Conv2d& conv, const BatchNorm& norm, Folded& to) {
   const Device device = weight.data.device();
   to.weight = Tensor::from(w, weight.shape).to(weight.data.dtype()).to(device);
   to.bias = Tensor::from(b, norm.beta_->shape).to(norm.beta_->data.dtype()).to(device);
+  const std::string layer = weight.name.substr(0, weight.name.rfind('.'));
+  return {{weight.name, to.weight}, {layer + ".bias", to.bias}};
 }
 
 Linear::Linear(ParameterStore& store, const std::string& name, std::int64_t in, std::int64_t out)

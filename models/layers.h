@@ -15,13 +15,16 @@ namespace retort {
 // The parameters of a network, and what its layers do when they become constants (Model::fold).
 class LayerStore : public ParameterStore {
  public:
-  void on_fold(std::function<void()> work) { folds_.push_back(std::move(work)); }
+  // `work` returns the constants that it has made, under the names of the parameters whose place they take.
+  void on_fold(std::function<NamedTensors()> work) { folds_.push_back(std::move(work)); }
   // Freezes all parameters and runs what the layers have registered. Once only.
   void fold();
   bool folded() const { return folded_; }
+  const NamedTensors& folded_constants() const { return constants_; }
 
  private:
-  std::vector<std::function<void()>> folds_;
+  std::vector<std::function<NamedTensors()>> folds_;
+  NamedTensors constants_;
   bool folded_ = false;
 };
 
@@ -86,7 +89,7 @@ class ConvNorm {
   struct Folded {
     Tensor weight, bias;  // undefined until fold()
   };
-  static void fold(const Conv2d& conv, const BatchNorm& norm, Folded& to);
+  static NamedTensors fold(const Conv2d& conv, const BatchNorm& norm, Folded& to);
 
   Conv2d conv_;
   BatchNorm norm_;

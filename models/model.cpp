@@ -17,6 +17,14 @@ void Model::check_taps(const TapNames& taps) const {
   }
 }
 
+NamedTensors Model::constants() const {
+  NamedTensors all;
+  for (const auto& parameter : store_.parameters()) all.emplace_back(parameter->name, parameter->data);
+  for (const auto& buffer : store_.buffers()) all.emplace_back(buffer->name, buffer->value);
+  all.insert(all.end(), store_.folded_constants().begin(), store_.folded_constants().end());
+  return all;
+}
+
 std::vector<std::string> architecture_names() {
   return resnet_names();
 }

@@ -43,6 +43,9 @@ class Model {
   // is loaded has no effect on the folded layers.
   void fold() { store_.fold(); }
   bool folded() const { return store_.folded(); }
+  // All that a forward pass in inference may read besides its input, by name: parameters, statistics, and what fold()
+  // has made of them ("layer1.0.conv1.weight" and ".bias" with the normalisation in them; such a name comes twice).
+  NamedTensors constants() const;
 
   const ModelSpec& spec() const { return spec_; }
   ParameterStore& parameters() { return store_; }

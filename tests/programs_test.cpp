@@ -25,6 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 struct Result {
@@ -223,10 +224,78 @@ TEST_F(Programs, TrainingLogsStepsEpochsAndTest) {
   const Result listed = call("runs", {"--root", "a"});
   EXPECT_EQ(listed.exit_code, 0);
   EXPECT_THAT(listed.out, AllOf(HasSubstr("tiny"), HasSubstr("finished"), HasSubstr("resnet8"), HasSubstr("4/4")));
+  const Result exported = call("export", {"a/tiny", "--onnx", "tiny.onnx", "--fold", "--precision", "f16"});
+  EXPECT_EQ(exported.exit_code, 0) << exported.err;
+  EXPECT_THAT(exported.out, AllOf(HasSubstr("tiny.onnx: resnet8, "), HasSubstr("[batch, 3, 32, 32], f16")));
+  EXPECT_THAT(read_file(folder_ / "tiny.onnx"), HasSubstr("normalize_mean"));
   // The resolved config repeats the run.
   const Result again = call("train", {(run("a") / "config.cfg").string(), "--set", "output.root=b"});
   ASSERT_EQ(again.exit_code, 0) << again.err;
   expect_same_results("a", "b");
+}
+
+TEST_F(Programs, ExportSaysWhatItCannotDo) {
+  EXPECT_EQ(call("export", {"a/tiny"}).exit_code, 2);
+  EXPECT_EQ(call("export", {"a/tiny", "--safetensors", "x", "--fold"}).exit_code, 2);
+  EXPECT_EQ(call("export", {"a/tiny", "--onnx", "x", "--input-size", "3x"}).exit_code, 2);
+  const Result half = call("export", {"a/tiny", "--onnx", "x", "--precision", "bf16"});
+  EXPECT_EQ(half.exit_code, 2);
+  EXPECT_THAT(half.err, HasSubstr("ONNX is written in f32 or f16"));
+  const Result absent = call("export", {"a/tiny", "--onnx", "x"});
+  EXPECT_EQ(absent.exit_code, 1);
+  EXPECT_THAT(absent.err, HasSubstr("a/tiny: no such file or folder"));
+  EXPECT_FALSE(fs::exists(folder_ / "x"));
+}
+
+TEST_F(Programs, RunsAreComparedByNameVersionAndStudent) {
+  const auto version = [&](const std::string& name, const std::string& info, const std::string& text) {
+    const fs::path folder = folder_ / "runs" / name;
+    fs::create_directories(folder);
+    write_file(folder / "run.json", info);
+    write_file(folder / "config.cfg", text);
+  };
+  const std::string common = "seed = 1\n[data]\naugment = [\"flip\"]\n";
+  version("plain/v1", R"({"state": "finished", "arch": "resnet8", "parameters": 78042, "test_last_top1": 0.5})",
+          "name = \"plain\"\n" + common + "[optimizer]\nlr = 0.1\n");
+  version("plain/v2", R"({"state": "running", "arch": "resnet8", "seconds": 61.0, "test_best_loss": 1.25})",
+          "name = \"plain\"\n" + common + "[optimizer]\nlr = 0.05\n[[loss]]\ntype = \"pkt\"\n");
+  version("sweep/v1",
+          R"({"state": "finished", "arch": "resnet8", "parameters": 78042,
+              "students": {"kd": {"test_last_top1": 0.625}, "wide": {"test_last_top1": 0.75}}})",
+          common +
+              "[optimizer]\nlr = 0.1\n[[student]]\nname = \"kd\"\n[student.model]\narch = \"resnet8\"\n"
+              "[[student]]\nname = \"wide\"\n[student.model]\narch = \"resnet8x4\"\n");
+
+  const Result two = call("runs", {"plain/v1", "plain"});  // the newest, v2
+  ASSERT_EQ(two.exit_code, 0) << two.err;
+  EXPECT_THAT(two.out, ContainsRegex("plain/v1 +plain/v2\n"));
+  EXPECT_THAT(two.out, ContainsRegex("state +finished +died\n"));
+  EXPECT_THAT(two.out, ContainsRegex("parameters +78,042 +-\n"));
+  EXPECT_THAT(two.out, ContainsRegex("test last % +50.00 +-\n"));
+  EXPECT_THAT(two.out, ContainsRegex("test best loss +- +1.2500\n"));
+  EXPECT_THAT(two.out, ContainsRegex("time +- +1 min 01 s\n"));
+  EXPECT_THAT(two.out, ContainsRegex("loss.0.type +- +pkt\noptimizer.lr +0.1 +0.05\n$"));
+  EXPECT_EQ(two.out.find("augment"), std::string::npos);
+  EXPECT_THAT(call("runs", {"runs/plain/v1/", "plain/v1"}).out, HasSubstr("the configs are the same"));
+
+  const auto json = nlohmann::json::parse(call("runs", {"plain/v1", "sweep", "--json"}).out);
+  ASSERT_EQ(json["runs"].size(), 3u);
+  EXPECT_EQ(json["runs"][1]["name"], "sweep/v1/kd");
+  EXPECT_EQ(json["runs"][1]["test_last_top1"], 0.625);
+  EXPECT_EQ(json["runs"][1]["parameters"], 78042);
+  EXPECT_EQ(json["runs"][2]["arch"], "resnet8x4");
+  EXPECT_FALSE(json["runs"][2].contains("parameters"));  // the run's are those of its first student
+  EXPECT_EQ(json["config"], nlohmann::json::parse(R"({"model.arch": [null, "resnet8", "resnet8x4"]})"));
+  EXPECT_THAT(call("runs", {"sweep/wide", "plain/v2", "--csv"}).out,
+              AllOf(HasSubstr(",config.loss.0.type,config.model.arch,config.optimizer.lr\n"),
+                    HasSubstr("\nsweep/v1/wide,finished,resnet8x4,"), HasSubstr(",resnet8x4,0.1\n"),
+                    HasSubstr("\nplain/v2,died,"), HasSubstr(",pkt,,0.05\n")));
+
+  const Result unknown = call("runs", {"plian"});
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_EQ(unknown.err, "error: \"plian\": no such run in runs; did you mean \"plain\"?\n");
+  EXPECT_THAT(call("runs", {"sweep/v1/kdd"}).err, HasSubstr("did you mean \"sweep/v1/kd\"?"));
+  EXPECT_EQ(call("runs", {"--json", "--csv"}).exit_code, 2);
 }
 
 TEST_F(Programs, StartedInTheirBuildFolderTheyKeepRunsInTheProjects) {

@@ -1,11 +1,11 @@
-// ./runs: every run and version, compared.
+// ./runs: every run and version; ./runs A B: those side by side.
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "distill/console.h"
-#include "distill/run_directory.h"
+#include "distill/run_comparison.h"
 #include "engine/project_folder.h"
 #include "tools/program.h"
 
@@ -22,13 +22,6 @@ std::string text_of(const RunEntry& run, const char* key) {
 std::string percent_of(const nlohmann::json& values, const char* key) {
   const auto found = values.find(key);
   return found != values.end() && found->is_number() ? fmt::format("{:.2f}", 100 * found->get<double>()) : "-";
-}
-
-// A version that says it runs, but that nobody holds, died.
-std::string state_of(const RunEntry& run) {
-  const std::string state = text_of(run, "state");
-  if (run.active) return "running";
-  return state == "running" ? "died" : state;
 }
 
 std::string epochs_of(const RunEntry& run) {
@@ -61,13 +54,30 @@ void print_table(const std::vector<std::vector<std::string>>& rows) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Lists runs and their versions with state and accuracy.", "runs"};
+  CLI::App app{"Lists runs and their versions with state and accuracy, or compares those that are named.", "runs"};
   std::string root = retort::in_project("runs");
+  std::vector<std::string> names;
+  bool json = false, csv = false;
+  app.add_option("names", names, "What to compare: NAME (its newest version), NAME/vN, NAME/vN/STUDENT or a path");
   app.add_option("--root", root, "The folder of the runs ([output] root)")->capture_default_str();
+  app.add_flag("--csv", csv, "One line a run, for a spreadsheet")
+      ->excludes(app.add_flag("--json", json, "Everything that is known of the runs, for a program"));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return retort::tools::usage(app, error);
+  }
+  if (!names.empty() || json || csv) {
+    std::vector<retort::ComparedRun> chosen;
+    if (names.empty()) chosen = retort::all_runs(root);
+    for (const std::string& name : names) {
+      for (retort::ComparedRun& run : retort::find_runs(root, name)) chosen.push_back(std::move(run));
+    }
+    const retort::RunComparison comparison = retort::compare_runs(std::move(chosen));
+    fmt::print("{}", json  ? comparison_json(comparison)
+                     : csv ? comparison_csv(comparison)
+                           : comparison_table(comparison));
+    return 0;
   }
   const std::vector<RunEntry> runs = retort::list_runs(root);
   if (runs.empty()) {
@@ -77,7 +87,7 @@ int run(int argc, char** argv) {
   std::vector<std::vector<std::string>> rows{{"run", "version", "state", "arch", "dataset", "epoch", "parameters",
                                               "best val %", "test last %", "test best %", "time", "started"}};
   for (const RunEntry& run : runs) {
-    rows.push_back({run.name, fmt::format("v{}", run.version), state_of(run), text_of(run, "arch"),
+    rows.push_back({run.name, fmt::format("v{}", run.version), retort::state_of(run), text_of(run, "arch"),
                     text_of(run, "dataset"), epochs_of(run), parameters_of(run),
                     percent_of(run.info, "best_validation_top1"), percent_of(run.info, "test_last_top1"),
                     percent_of(run.info, "test_best_top1"), time_of(run), text_of(run, "started")});

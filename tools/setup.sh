@@ -7,7 +7,9 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev                 # oneDNN (its CMake config asks for OpenCL)
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libstb-dev
   libarchive-dev                                 # PyTorch's zip files
+  libonnx-dev libprotobuf-dev                    # ONNX files
   libboost-context-dev libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks
+  libonnx-testdata                               # the ONNX project's own node tests
   curl ca-certificates xz-utils libssl-dev       # fetching and verifying data sets
 )
 

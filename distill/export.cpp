@@ -1,0 +1,90 @@
+#include "distill/export.h"
+
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <iterator>
+
+#include "distill/console.h"
+#include "engine/atomic_file.h"
+#include "engine/onnx_export.h"
+#include "engine/safetensors.h"
+
+namespace retort {
+namespace {
+
+using Metadata = std::map<std::string, std::string>;
+
+Metadata metadata_of(const Classifier& classifier) {
+  Metadata metadata;
+  for (const auto& [key, value] : classifier.metadata) {
+    if (!key.starts_with("retort.")) metadata[key] = value;  // those are the file's own
+  }
+  const ModelSpec& spec = classifier.model->spec();
+  metadata["arch"] = spec.arch;
+  metadata["classes"] = std::to_string(spec.classes);
+  metadata["stem"] = spec.stem;
+  metadata["shortcut"] = spec.shortcut;
+  if (classifier.height > 0) metadata["input_size"] = fmt::format("{} {}", classifier.height, classifier.width);
+  if (!classifier.class_names.empty()) {
+    metadata["class_names"] = fmt::format("{}", fmt::join(classifier.class_names, "\n"));
+  }
+  if (const auto& normalization = classifier.normalization) {
+    metadata["normalize_mean"] = fmt::format("{}", fmt::join(normalization->mean, " "));
+    metadata["normalize_std"] = fmt::format("{}", fmt::join(normalization->std, " "));
+  }
+  return metadata;
+}
+
+std::string line_about(const std::string& path, const Classifier& classifier, const std::string& what) {
+  const double megabytes = static_cast<double>(std::filesystem::file_size(path)) / 1e6;
+  return fmt::format("{}: {}, {} classes, {} parameters, {}, {:.1f} MB", path, classifier.model->spec().arch,
+                     classifier.model->spec().classes, counted(classifier.model->parameters().parameter_count()), what,
+                     megabytes);
+}
+
+}  // namespace
+
+std::string export_onnx(const Classifier& classifier, const std::string& path, const ExportOptions& options) {
+  check(classifier.height > 0, "{}: does not say how large its images are; add --input-size, such as 224 or 32x48",
+        classifier.file);
+  check(options.precision == "f32" || options.precision == "f16", "{}: ONNX is written in f32 or f16, not in {}", path,
+        options.precision);
+  const Model& model = *classifier.model;
+  OnnxExportOptions onnx;
+  onnx.name = model.spec().arch;
+  onnx.half = options.precision == "f16";
+  onnx.metadata = metadata_of(classifier);
+  if (options.normalize_input) {
+    check(classifier.normalization.has_value(), "{}: does not say how its images are normalised; add --normalize NAME",
+          classifier.file);
+    onnx.normalize.emplace();
+    std::copy_n(classifier.normalization->mean, 3, onnx.normalize->mean.begin());
+    std::copy_n(classifier.normalization->std, 3, onnx.normalize->deviation.begin());
+    onnx.metadata["normalize_mean"] = "0 0 0";
+    onnx.metadata["normalize_std"] = "1 1 1";
+  }
+  const auto forward = [&](const Tensor& x) { return model.forward(x, {}).logits; };
+  write_file_atomically(path, onnx_model(forward, {classifier.height, classifier.width, 3}, model.constants(), onnx));
+  return line_about(path, classifier,
+                    fmt::format("input [batch, 3, {}, {}]{}, {}{}", classifier.height, classifier.width,
+                                options.normalize_input ? " in [0, 1]" : "", options.precision,
+                                model.folded() ? ", batch normalisation folded" : ""));
+}
+
+std::string export_safetensors(const Classifier& classifier, const std::string& path, const ExportOptions& options) {
+  const Model& model = *classifier.model;
+  check(!model.folded(), "{}: a folded network has no parameters under their names any more", path);
+  check(model.parameters().compute() == DType::f32, "{}: exporting needs a network in f32", path);
+  std::vector<NamedArray> arrays = model.parameters().to_arrays();
+  if (options.precision != "f32") {
+    const FileType type = options.precision == "f16" ? FileType::f16 : FileType::bf16;
+    for (NamedArray& array : arrays) {
+      if (array.dtype == FileType::f32) array = rounded_to(type, array);
+    }
+  }
+  write_safetensors(path, arrays, metadata_of(classifier));
+  return line_about(path, classifier, options.precision);
+}
+
+}  // namespace retort
