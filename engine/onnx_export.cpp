@@ -19,7 +19,7 @@ using Ints = std::vector<std::int64_t>;
 using Names = std::vector<std::string>;
 
 // A new field would be lost in silence: export it or refuse it, then change the number.
-static_assert(sizeof(kernels::ConvParams) == 24 && sizeof(PoolParams) == 24);
+static_assert(sizeof(kernels::ConvParams) == 32 && sizeof(PoolParams) == 44);
 
 constexpr int kOpset = 17, kIrVersion = 8;
 
@@ -230,6 +230,7 @@ void Exporter::conv2d(const TraceStep& step) {
   set(node, "kernel_shape", Ints{weight.dim(1), weight.dim(2)});
   set(node, "strides", Ints{params.stride_h, params.stride_w});
   set(node, "pads", Ints{params.pad_h, params.pad_w, params.pad_h, params.pad_w});
+  set(node, "dilations", Ints{params.dilation_h, params.dilation_w});
   set(node, "group", std::int64_t{params.groups});
   if (step.inputs.size() > 3 && step.inputs[3]) emit("Add", name + ".add", {last(), value(step, 3)});
   activate(name + ".", last(), act);
@@ -266,8 +267,15 @@ void Exporter::pool(const TraceStep& step) {
   onnx::NodeProto& node = emit(average ? "AveragePool" : "MaxPool", std::string(step.op), {value(step, 0)});
   set(node, "kernel_shape", Ints{p.kernel_h, p.kernel_w});
   set(node, "strides", Ints{p.stride_h, p.stride_w});
-  set(node, "pads", Ints{p.pad_h, p.pad_w, p.pad_h, p.pad_w});
-  if (average) set(node, "count_include_pad", std::int64_t{1});
+  set(node, "pads", Ints{p.pad_h, p.pad_w, p.end_h(), p.end_w()});
+  if (p.ceil_mode) set(node, "ceil_mode", std::int64_t{1});
+  if (average) {
+    // What a window beyond the padding is divided by is not settled before opset 19.
+    check(!p.ceil_mode, "average_pool: with ceil_mode it cannot be exported to ONNX opset {}", kOpset);
+    set(node, "count_include_pad", std::int64_t{p.count_padding});
+  } else {
+    set(node, "dilations", Ints{p.dilation_h, p.dilation_w});
+  }
 }
 
 void Exporter::adaptive_pool(const TraceStep& step) {
