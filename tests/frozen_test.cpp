@@ -252,6 +252,11 @@ TEST(FrozenPools, WindowsThatSeeNothingAreRefused) {
   p = {1, 1, 1, 1, 0, 0};
   p.dilation_h = 2;
   EXPECT_THAT(message_of([&] { average_pool(x, p); }), ::testing::StartsWith("average_pool: dilation 2x1"));
+  p = {1, 1, 1, 1, 0, 0};
+  p.dilation_h = std::numeric_limits<int>::max();
+  EXPECT_THAT(message_of([&] { max_pool(x, p); }), ::testing::HasSubstr("too many"));
+  p = {2, 2, 1, 1, 0, 0, -2, 0};
+  EXPECT_THAT(message_of([&] { max_pool(x, p); }), ::testing::StartsWith("max_pool: end padding -2x0"));
   p = {1 << 30, 1, 1, 1, (1 << 30) - 1, 0};
   EXPECT_THAT(message_of([&] { max_pool(x, p); }), ::testing::StartsWith("max_pool: "));
 }

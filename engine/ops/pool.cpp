@@ -21,8 +21,8 @@ std::int64_t pooled(const char* op, const char* axis, std::int64_t in, std::int6
         "{}: {} padded by {} and {}, which must be less than the kernel {}", op, axis, pad, pad_end, kernel);
   const std::int64_t padded = in + pad + pad_end, reach = dilation * (kernel - 1) + 1;
   check(reach <= padded, "{}: the kernel reaches over {} of {} {}, padding included", op, reach, padded, axis);
-  check(padded + reach + stride <= std::numeric_limits<std::int32_t>::max(),
-        "{}: {} {}, kernel {}, stride {}: too many", op, padded, axis, kernel, stride);
+  check(padded + reach + stride + dilation <= std::numeric_limits<std::int32_t>::max(),
+        "{}: {} {}, kernel {}, stride {}, dilation {}: too many", op, padded, axis, kernel, stride, dilation);
   std::int64_t out = (padded - reach + (ceil_mode ? stride - 1 : 0)) / stride + 1;
   if ((out - 1) * stride >= in + pad) --out;
   for (std::int64_t o = 0; dilation > 1 && o < out; ++o) {
@@ -36,6 +36,7 @@ std::int64_t pooled(const char* op, const char* axis, std::int64_t in, std::int6
 Shape pooled_shape(const char* op, const Tensor& x, const PoolParams& p) {
   check_floating(op, x);
   check_rank(op, "the input [N, H, W, C]", x, 4);
+  check(p.pad_h_end >= -1 && p.pad_w_end >= -1, "{}: end padding {}x{}", op, p.pad_h_end, p.pad_w_end);
   return {x.dim(0), pooled(op, "rows", x.dim(1), p.kernel_h, p.stride_h, p.pad_h, p.end_h(), p.dilation_h, p.ceil_mode),
           pooled(op, "columns", x.dim(2), p.kernel_w, p.stride_w, p.pad_w, p.end_w(), p.dilation_w, p.ceil_mode),
           x.dim(3)};
