@@ -4,9 +4,10 @@
 //   { const TraceGuard guard(trace); logits = model.forward(image, {}).logits; }
 //   for (const TraceStep& step : trace.steps()) ...
 //
-// Every operator of engine/ops that inference may use calls trace::record(); those of training alone do not
-// (tests/trace_test.cpp lists them). Nothing is lost in silence: memory that is made while the trace runs is watched,
-// so that a value which no recorded operator has produced is an Error as soon as somebody asks where it comes from.
+// Every operator of engine/ops that inference may use calls trace::record(); those that only training or networks
+// read from ONNX files use do not (tests/trace_test.cpp lists them). Nothing is lost in silence: memory that is made
+// while the trace runs is watched, so that a value which no recorded operator has produced is an Error as soon as
+// somebody asks where it comes from.
 #pragma once
 
 #include <initializer_list>
