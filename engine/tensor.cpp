@@ -2,6 +2,7 @@
 
 #include "engine/autograd.h"
 #include "engine/stream.h"
+#include "engine/trace.h"
 
 namespace retort {
 
@@ -17,7 +18,9 @@ struct Tensor::Storage {
         device(d),
         stream(current_stream(d)),
         bytes(n),
-        data(backend.allocate(n, stream)) {}
+        data(backend.allocate(n, stream)) {
+    if (trace::active != nullptr) trace::active->allocated(data, bytes);
+  }
   ~Storage() { backend.deallocate(data, bytes, stream); }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -39,6 +42,7 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
   t.fill(value);
+  trace::record("full", t, {}, value);
   return t;
 }
 

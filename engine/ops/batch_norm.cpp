@@ -77,6 +77,8 @@ Tensor batch_norm_inference(const Tensor& x, const Tensor& residual, const Tenso
   Tensor y = like(x);
   x.backend().batch_norm_inference(x, residual, gamma, beta, s.running_mean, s.running_var, params.epsilon, params.act,
                                    y.view(), stream_of(x));
+  trace::record("batch_norm_inference", y, {&x, &residual, &gamma, &beta, &s.running_mean, &s.running_var},
+                BatchNormAttributes{params.epsilon, params.act});
   if (autograd::active({&x, &residual, &gamma, &beta})) {
     Tensor invstd = like(gamma);
     x.backend().reciprocal_sqrt(s.running_var, params.epsilon, invstd.view(), stream_of(x));

@@ -4,6 +4,7 @@
 #include "engine/autograd.h"
 #include "engine/stream.h"
 #include "engine/tensor.h"
+#include "engine/trace.h"
 
 namespace retort::ops {
 

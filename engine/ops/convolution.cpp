@@ -40,6 +40,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   check_arguments("conv2d", x, weight, bias, params);
   Tensor y = output_of(x, weight, params);
   x.backend().conv2d(x, weight, {.bias = bias}, params, y.view(), stream_of(x));
+  trace::record("conv2d", y, {&x, &weight, &bias}, ConvAttributes{params});
   if (autograd::active({&x, &weight, &bias})) {
     autograd::record("conv2d", y, {x, weight, bias},
                      [x = x.detach(), weight = weight.detach(), params](Tensor dy, const autograd::Needs& needs) {
@@ -71,6 +72,7 @@ Tensor conv2d_inference(const Tensor& x, const Tensor& weight, const Tensor& bia
   Tensor y = output_of(x, weight, params);
   if (residual) check_same(kName, y, residual);
   x.backend().conv2d(x, weight, {bias, residual, act}, params, y.view(), stream_of(x));
+  trace::record(kName, y, {&x, &weight, &bias, &residual}, ConvAttributes{params, act});
   return y;
 }
 

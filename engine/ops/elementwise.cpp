@@ -11,6 +11,7 @@ Tensor add(const Tensor& a, const Tensor& b) {
   check_same("add", a, b);
   Tensor y = like(a);
   a.backend().add(a, b, y.view(), stream_of(a));
+  trace::record("add", y, {&a, &b});
   if (autograd::active({&a, &b})) {
     autograd::record("add", y, {a, b}, [](Tensor dy, const autograd::Needs&) { return std::vector<Tensor>{dy, dy}; });
   }
@@ -21,6 +22,7 @@ Tensor scale(const Tensor& x, double factor) {
   check_floating("scale", x);
   Tensor y = like(x);
   x.backend().scale(x, factor, y.view(), stream_of(x));
+  trace::record("scale", y, {&x}, factor);
   if (autograd::active({&x})) {
     autograd::record("scale", y, {x}, [factor](Tensor dy, const autograd::Needs&) {
       Tensor dx = reuse(dy);
@@ -38,6 +40,7 @@ Tensor scale_by(const Tensor& x, const Tensor& factor) {
   autograd::require_no_grad("scale_by", {&factor});
   Tensor y = like(x);
   x.backend().scale_by(x, factor, y.view(), stream_of(x));
+  trace::record("scale_by", y, {&x, &factor});
   if (autograd::active({&x})) {
     autograd::record("scale_by", y, {x}, [factor](Tensor dy, const autograd::Needs&) {
       Tensor dx = reuse(dy);
@@ -53,6 +56,7 @@ Tensor cast(const Tensor& x, DType dtype) {
   check(is_floating(dtype), "cast: to {}, which is no floating type", name_of(dtype));
   if (x.dtype() == dtype) return x;
   Tensor y = x.to(dtype);
+  trace::record("cast", y, {&x});
   if (autograd::active({&x})) {
     autograd::record("cast", y, {x}, [from = x.dtype()](Tensor dy, const autograd::Needs&) {
       return std::vector<Tensor>{dy.to(from)};
@@ -69,6 +73,7 @@ Tensor square(const Tensor& x) {
   check_floating("square", x);
   Tensor y = like(x);
   x.backend().square(x, y.view(), stream_of(x));
+  trace::record("square", y, {&x});
   if (autograd::active({&x})) {
     autograd::record("square", y, {x}, [x = x.detach()](Tensor dy, const autograd::Needs&) {
       Tensor dx = like(dy);
@@ -84,6 +89,7 @@ Tensor activation(const Tensor& x, Activation kind) {
   check_floating("activation", x);
   Tensor y = like(x);
   x.backend().activation(x, kind, y.view(), stream_of(x));
+  trace::record("activation", y, {&x}, kind);
   if (autograd::active({&x})) {
     // detach(): a closure must not own the tensor that owns the closure.
     autograd::record("activation", y, {x}, [y = y.detach(), kind](Tensor dy, const autograd::Needs&) {

@@ -30,6 +30,7 @@ void check_operands(const char* op, const Tensor& a, bool transpose_a, const Ten
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, Math math) {
   check_operands("matmul", a, transpose_a, b, transpose_b);
   Tensor y = product(a, transpose_a, b, transpose_b, Tensor(), math);
+  trace::record("matmul", y, {&a, &b}, MatmulAttributes{transpose_a, transpose_b});
   if (autograd::active({&a, &b})) {
     autograd::record(
         "matmul", y, {a, b},
@@ -57,6 +58,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Math ma
           name_of(x.dtype()));
   }
   Tensor y = product(x, false, weight, true, bias, math);
+  trace::record("linear", y, {&x, &weight, &bias});
   if (autograd::active({&x, &weight, &bias})) {
     autograd::record("linear", y, {x, weight, bias},
                      [x = x.detach(), weight = weight.detach(), math](Tensor dy, const autograd::Needs& needs) {

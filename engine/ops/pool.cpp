@@ -29,6 +29,7 @@ Tensor max_pool(const Tensor& x, const PoolParams& params) {
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   Tensor argmax = Tensor::empty(shape, DType::i32, x.device());
   x.backend().max_pool(x, params, y.view(), argmax.view(), stream_of(x));
+  trace::record("max_pool", y, {&x}, params);
   if (autograd::active({&x})) {
     autograd::record("max_pool", y, {x}, [argmax, params, from = x.shape()](Tensor dy, const autograd::Needs&) {
       Tensor dx = Tensor::empty(from, dy.dtype(), dy.device());
@@ -42,6 +43,7 @@ Tensor max_pool(const Tensor& x, const PoolParams& params) {
 Tensor average_pool(const Tensor& x, const PoolParams& params) {
   Tensor y = Tensor::empty(pooled_shape("average_pool", x, params), x.dtype(), x.device());
   x.backend().average_pool(x, params, y.view(), stream_of(x));
+  trace::record("average_pool", y, {&x}, params);
   if (autograd::active({&x})) {
     autograd::record("average_pool", y, {x}, [params, from = x.shape()](Tensor dy, const autograd::Needs&) {
       Tensor dx = Tensor::empty(from, dy.dtype(), dy.device());
@@ -59,6 +61,7 @@ Tensor adaptive_average_pool(const Tensor& x, std::int64_t height, std::int64_t 
         x.shape().to_string(), height, width);
   Tensor y = Tensor::empty({x.dim(0), height, width, x.dim(3)}, x.dtype(), x.device());
   x.backend().adaptive_average_pool(x, y.view(), stream_of(x));
+  trace::record("adaptive_average_pool", y, {&x});
   if (autograd::active({&x})) {
     autograd::record("adaptive_average_pool", y, {x}, [from = x.shape()](Tensor dy, const autograd::Needs&) {
       Tensor dx = Tensor::empty(from, dy.dtype(), dy.device());

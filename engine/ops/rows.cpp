@@ -10,6 +10,7 @@ Tensor softmax(const Tensor& x) {
   check_matrix("softmax", x);
   Tensor y = like(x);
   x.backend().softmax(x, y.view(), stream_of(x));
+  trace::record("softmax", y, {&x});
   if (autograd::active({&x})) {
     autograd::record("softmax", y, {x}, [y = y.detach()](Tensor dy, const autograd::Needs&) {
       Tensor dx = like(dy);
@@ -24,6 +25,7 @@ Tensor log_softmax(const Tensor& x) {
   check_matrix("log_softmax", x);
   Tensor y = like(x);
   x.backend().log_softmax(x, y.view(), stream_of(x));
+  trace::record("log_softmax", y, {&x});
   if (autograd::active({&x})) {
     autograd::record("log_softmax", y, {x}, [y = y.detach()](Tensor dy, const autograd::Needs&) {
       Tensor dx = like(dy);
@@ -38,6 +40,7 @@ Tensor l2_normalize(const Tensor& x, double epsilon) {
   check_matrix("l2_normalize", x);
   Tensor y = like(x), norm = Tensor::empty({x.dim(0)}, accumulation_type(x.dtype()), x.device());
   x.backend().l2_normalize(x, epsilon, y.view(), norm.view(), stream_of(x));
+  trace::record("l2_normalize", y, {&x}, epsilon);
   if (autograd::active({&x})) {
     autograd::record("l2_normalize", y, {x}, [y = y.detach(), norm, epsilon](Tensor dy, const autograd::Needs&) {
       Tensor dx = like(dy);

@@ -8,6 +8,7 @@ using namespace ops;
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
   Tensor y = x.reshaped(shape);
+  trace::record("reshape", y, {&x});
   if (autograd::active({&x})) {
     autograd::record("reshape", y, {x}, [from = x.shape()](Tensor dy, const autograd::Needs&) {
       return std::vector<Tensor>{dy.reshaped(from)};
@@ -53,6 +54,7 @@ Tensor concatenate(const std::vector<Tensor>& inputs, int axis) {
     offset += columns;
     shapes.push_back(x.shape());
   }
+  if (trace::active != nullptr) trace::record_now("concatenate", y, inputs, axis);
   if (autograd::active(inputs)) {
     autograd::record(
         "concatenate", y, inputs, [shapes, axis, inner, outer, pitch](Tensor dy, const autograd::Needs& needs) {
