@@ -7,6 +7,7 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev                 # oneDNN (its CMake config asks for OpenCL)
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libstb-dev
   libarchive-dev                                 # PyTorch's zip files
+  libjpeg62-turbo-dev libpng-dev                 # photographs
   libboost-context-dev libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks
   curl ca-certificates xz-utils libssl-dev       # fetching and verifying data sets
 )
