@@ -13,7 +13,7 @@ namespace retort {
 namespace {
 
 constexpr Color kEmpty = {36, 39, 46}, kRight = {64, 196, 140}, kWrong = {240, 132, 58}, kInk = {16, 18, 22};
-constexpr int kMargin = 20, kHeader = 44, kAxis = 18, kNames = 130;
+constexpr int kMargin = 20, kHeader = 44, kAxis = 18, kLongestName = 122, kNameGap = 6;
 
 Color mixed(const Color& from, const Color& to, double share) {
   Color out;
@@ -23,10 +23,14 @@ Color mixed(const Color& from, const Color& to, double share) {
 }
 
 struct Layout {
-  explicit Layout(int classes) : cell(std::clamp(960 / classes, 1, 36)) {
+  explicit Layout(const std::vector<std::string>& names)
+      : cell(std::clamp(960 / static_cast<int>(names.size()), 1, 36)) {
+    const int classes = static_cast<int>(names.size());
     named = cell >= 8;
-    left = kMargin + kAxis + (named ? kNames : 0);
-    top = kMargin + kHeader + kAxis + (named ? kNames : 0);
+    int longest = 0;
+    for (const std::string& name : names) longest = std::max(longest, text_width(cut_to_width(name, kLongestName)));
+    left = kMargin + kAxis + (named ? longest + kNameGap : 0);
+    top = kMargin + kHeader + kAxis + (named ? longest + kNameGap : 0);
     side = classes * cell;
     gap = cell >= 8 ? 1 : 0;
   }
@@ -47,10 +51,10 @@ void draw_cell(Picture& picture, const Layout& at, int row, int column, double s
 
 void draw_names(Picture& picture, const Layout& at, const std::vector<std::string>& names) {
   for (int k = 0; k < static_cast<int>(names.size()); ++k) {
-    const std::string name = cut_to_width(names[static_cast<std::size_t>(k)], kNames - 8);
+    const std::string name = cut_to_width(names[static_cast<std::size_t>(k)], kLongestName);
     const int middle = k * at.cell + (at.cell - kTextHeight) / 2 + 1;
-    picture.text(at.left - 6 - text_width(name), at.top + middle, 1, name, kCaption);
-    picture.text_upwards(at.left + middle, at.top - 6, 1, name, kCaption);
+    picture.text(at.left - kNameGap - text_width(name), at.top + middle, 1, name, kCaption);
+    picture.text_upwards(at.left + middle, at.top - kNameGap, 1, name, kCaption);
   }
 }
 
@@ -60,7 +64,7 @@ void write_png(const ConfusionPicture& confusion, const std::filesystem::path& p
   const int classes = static_cast<int>(confusion.class_names.size());
   check(classes > 0 && confusion.counts.size() == confusion.class_names.size() * confusion.class_names.size(),
         "{}: a matrix of {} counts for {} classes", path.string(), confusion.counts.size(), classes);
-  const Layout at(classes);
+  const Layout at(confusion.class_names);
   const std::string legend = "colour: share of the label's images, square-root scale";
   const int wanted = at.left + at.side,
             titled = kMargin + std::max(2 * text_width(confusion.title), text_width(legend));
