@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 #include "data/catalog.h"
 #include "data/shapes.h"
@@ -154,21 +155,7 @@ std::vector<std::string> read_class_names(const fs::path& folder, const KnownSet
   return names;
 }
 
-}  // namespace
-
-fs::path dataset_root(const std::string& root) {
-  if (!root.empty()) return root;
-  const char* from_environment = std::getenv("RETORT_DATASETS");
-  return from_environment != nullptr && *from_environment != '\0' ? from_environment : in_project("datasets");
-}
-
-Dataset load_dataset(const std::string& name, const std::string& root, const std::vector<std::string>& train_files) {
-  const KnownSet& set = known_set(name);
-  if (set.built_in()) {
-    check(train_files.empty(), "data set {}: train_files is given, but this set has no files", name);
-    return make_shapes();
-  }
-  auto train = select_training_files(set, train_files);
+Dataset load_files(const KnownSet& set, const std::string& root, const std::vector<const SetFile*>& train) {
   std::vector<const SetFile*> test;
   for (const SetFile& file : set.files) {
     if (!file.train) test.push_back(&file);
@@ -179,20 +166,43 @@ Dataset load_dataset(const std::string& name, const std::string& root, const std
   check(fs::is_directory(folder, ignored),
         "data set {}: no folder {}; fetch it with ./dataset {}, or point data.root or $RETORT_DATASETS at the folder "
         "that holds {}",
-        name, folder.string(), name, set.folder);
-  for (const auto* files : {&train, &test}) {
+        set.name, folder.string(), set.name, set.folder);
+  for (const auto* files : {&train, &std::as_const(test)}) {
     for (const SetFile* file : *files) {
       check(fs::exists(folder / file->name, ignored), "data set {}: no file {}; fetch the set with ./dataset {}{}",
-            name, (folder / file->name).string(), name,
+            set.name, (folder / file->name).string(), set.name,
             file->train ? ", or name the files there are in data.train_files" : "");
     }
   }
 
   Dataset result;
-  result.name = name;
+  result.name = set.name;
   result.class_names = read_class_names(folder, set);
   result.train = read_files(folder, set, train);
   result.test = read_files(folder, set, test);
+  return result;
+}
+
+}  // namespace
+
+fs::path dataset_root(const std::string& root) {
+  if (!root.empty()) return root;
+  const char* from_environment = std::getenv("RETORT_DATASETS");
+  return from_environment != nullptr && *from_environment != '\0' ? from_environment : in_project("datasets");
+}
+
+Dataset load_dataset(const std::string& name, const std::string& root, const std::vector<std::string>& train_files) {
+  const KnownSet& set = known_set(name);
+  if (!set.built_in()) return load_files(set, root, select_training_files(set, train_files));
+  check(train_files.empty(), "data set {}: train_files is given, but this set has no files", name);
+  return make_shapes();
+}
+
+Dataset load_test_images(const std::string& name, const std::string& root) {
+  const KnownSet& set = known_set(name);
+  if (!set.built_in()) return load_files(set, root, {});
+  Dataset result = make_shapes();
+  result.train = {};
   return result;
 }
 

@@ -37,4 +37,7 @@ std::filesystem::path dataset_root(const std::string& root = "");
 Dataset load_dataset(const std::string& name, const std::string& root = "",
                      const std::vector<std::string>& train_files = {});
 
+// The same with no training images, whose files need not be there.
+Dataset load_test_images(const std::string& name, const std::string& root = "");
+
 }  // namespace retort

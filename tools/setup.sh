@@ -8,6 +8,7 @@ packages=(
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libstb-dev
   libarchive-dev                                 # PyTorch's zip files
   libonnx-dev libprotobuf-dev                    # ONNX files
+  libjpeg62-turbo-dev libpng-dev                 # photographs
   libboost-context-dev libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks
   libonnx-testdata                               # the ONNX project's own node tests
   curl ca-certificates xz-utils libssl-dev       # fetching and verifying data sets

@@ -17,6 +17,7 @@ packages=(
   libdnnl-dev libdnnl2 opencl-c-headers ocl-icd-opencl-dev ocl-icd-libopencl1  # oneDNN, whose CMake config wants OpenCL
   libfmt-dev libfmt9 nlohmann-json3-dev libtomlplusplus-dev libtomlplusplus3 libcli11-dev libstb-dev libstb0
   libonnx-dev libonnx1 libprotobuf-dev libprotobuf32
+  libjpeg62-turbo-dev libjpeg62-turbo libpng-dev libpng16-16 zlib1g-dev  # photographs
   libboost1.74-dev libboost-context1.74-dev libboost-context1.74.0
   libgtest-dev googletest libgmock-dev libbenchmark-dev libbenchmark1debian
 )

@@ -1,0 +1,21 @@
+// From photographs to the input of a network, in exactly the arithmetic of Pillow's Image.resize(BILINEAR) and of
+// torchvision's Resize and CenterCrop on such images: what a network was trained on is what it is shown. Rows go first,
+// always; Pillow since 13 begins with the columns of images that shrink far more in height than in width, which makes a
+// difference of one level in some pixels of these.
+#pragma once
+
+#include "data/image.h"
+
+namespace retort {
+
+// Bilinear with antialiasing: a triangle filter, widened by the factor of the reduction, first along rows and then
+// along columns. Weights are rounded to 22 fractional bits, each of the two results to 8 bits.
+Image resized(const Image& image, int height, int width);
+
+// The shorter side becomes `side`, the longer one keeps the proportion (rounded down).
+Image resized_shorter_side(const Image& image, int side);
+
+// The middle; an odd rest is halved to the even number. Throws Error where the image is smaller.
+Image center_cropped(const Image& image, int height, int width);
+
+}  // namespace retort

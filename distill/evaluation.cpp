@@ -1,0 +1,153 @@
+#include "distill/evaluation.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+
+#include "data/dataset.h"
+#include "data/split.h"
+#include "distill/session.h"
+#include "engine/project_folder.h"
+
+namespace retort {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What the run that a checkpoint belongs to was told; nothing for a file on its own. A student's folder lies in its
+// run's, and a distillation's config has more in it than is asked for here.
+std::optional<TrainConfig> config_of_run(const std::string& checkpoint) {
+  const fs::path folder = fs::path(checkpoint).parent_path();
+  for (const fs::path& place : {folder, folder.parent_path()}) {
+    const fs::path file = place / "config.cfg";
+    if (!fs::exists(file)) continue;
+    const ConfigValue tree = load_config_tree(file.string());
+    ConfigSection top(tree, "");
+    return read_train_config(top, "run");
+  }
+  return std::nullopt;
+}
+
+struct Images {
+  Dataset dataset;
+  DeviceData data;
+  std::vector<std::int32_t> indices, labels;  // labels in the order of the indices
+};
+
+Images load_images(const EvaluationRequest& request, const Classifier& classifier) {
+  const std::optional<TrainConfig> run = config_of_run(classifier.file);
+  const std::string recorded = classifier.metadata_or("dataset", run ? run->data.dataset : "");
+  const std::string name = request.dataset.empty() ? recorded : request.dataset;
+  check(!name.empty(), "{}: does not say which data set it is for; give --data", classifier.file);
+  const bool own = run && run->data.dataset == name;
+  const std::string root = in_project(request.root.empty() && own ? run->data.root : request.root);
+  Images images;
+  if (request.split == "test") {
+    images.dataset = load_test_images(name, root);
+    images.data = DeviceData::upload(images.dataset.test, classifier.model->parameters().device());
+    images.labels = images.dataset.test.labels;
+    images.indices.resize(images.labels.size());
+    std::iota(images.indices.begin(), images.indices.end(), 0);
+    return images;
+  }
+  check(
+      own && run->data.validation > 0,
+      "{}: which images are the validation split is said by the config.cfg of a run on {} that has one; there is none",
+      classifier.file, name);
+  images.dataset = load_dataset(name, root, run->data.train_files);
+  images.data = DeviceData::upload(images.dataset.train, classifier.model->parameters().device());
+  const std::vector<std::int32_t>& labels = images.dataset.train.labels;
+  images.indices = split_train_validation(labels, run->data.validation, run->seed).validation;
+  for (const std::int32_t index : images.indices) images.labels.push_back(labels[static_cast<std::size_t>(index)]);
+  return images;
+}
+
+kernels::AugmentParams preprocessing_of(const Classifier& classifier, const std::string& preset, const ImageSet& set) {
+  return make_augment_params({}, normalization_of(classifier, preset), 0, {set.height, set.width});
+}
+
+LogitsOf logits_of(const Classifier& classifier, Math math) {
+  return [&model = *classifier.model, math](const Tensor& input) {
+    ForwardMode mode;
+    mode.math = math;
+    return model.forward(input, mode).logits;
+  };
+}
+
+std::vector<std::string> names_for(const Classifier& classifier, const Dataset& dataset) {
+  std::vector<std::string> names = dataset.class_names;
+  for (auto k = std::ssize(names); k < classifier.model->spec().classes; ++k) names.push_back(std::to_string(k));
+  return names;
+}
+
+}  // namespace
+
+Normalization normalization_of(const Classifier& classifier, const std::string& preset) {
+  if (!preset.empty()) return normalization_preset(preset);
+  check(classifier.normalization.has_value(),
+        "{}: does not say how its images are normalised; give --normalize (imagenet, cifar10, ...)", classifier.file);
+  return *classifier.normalization;
+}
+
+Evaluation evaluate_classifier(const EvaluationRequest& request) {
+  TrainConfig arithmetic_config;
+  arithmetic_config.precision = request.precision;
+  const Arithmetic arithmetic = arithmetic_of(arithmetic_config);
+  const Device device = resolve_device(request.device);
+  const auto load = [&](const NetworkChoice& choice) {
+    ClassifierOptions options = choice.options;
+    options.device = device;
+    options.dtype = arithmetic.dtype;
+    return load_classifier(options);
+  };
+  Classifier classifier = load(request.network);
+  const std::int64_t classes = classifier.model->spec().classes;
+
+  Evaluation result;
+  result.file = classifier.file;
+  result.arch = classifier.model->spec().arch;
+  result.split = request.split;
+  result.device = kernels::backend(device).description();
+  result.precision = request.precision;
+  result.parameters = classifier.model->parameters().parameter_count();
+  {
+    const Images images = load_images(request, classifier);
+    const ImageSet& set = request.split == "test" ? images.dataset.test : images.dataset.train;
+    check(classes >= images.dataset.class_count(), "{}: tells {} classes apart, {} has {}", classifier.file, classes,
+          images.dataset.name, images.dataset.class_count());
+    result.dataset = images.dataset.name;
+    result.class_names = names_for(classifier, images.dataset);
+    result.height = set.height;
+    result.width = set.width;
+
+    EvaluateOptions options;
+    options.dtype = arithmetic.dtype;
+    options.math = arithmetic.math;
+    std::vector<Tensor> teacher_logits;
+    if (request.teacher) {
+      const Classifier teacher = load(*request.teacher);
+      check(teacher.model->spec().classes == classes, "{}: the teacher tells {} classes apart, {} {}", teacher.file,
+            teacher.model->spec().classes, classifier.file, classes);
+      options.preprocessing = preprocessing_of(teacher, request.teacher->normalize, set);
+      teacher_logits = evaluate_logits(logits_of(teacher, arithmetic.math), images.data, images.indices, options);
+      result.teacher_file = teacher.file;
+      result.teacher_arch = teacher.model->spec().arch;
+      const LogitsOf recorded = [next = teacher_logits.begin()](const Tensor&) mutable { return *next++; };
+      result.teacher_metrics = evaluate(recorded, images.data, images.indices, options);
+      options.teacher = &teacher_logits;
+    }
+    options.preprocessing = preprocessing_of(classifier, request.network.normalize, set);
+    std::vector<float> logits;
+    result.metrics = evaluate(logits_of(classifier, arithmetic.math), images.data, images.indices, options, &logits);
+    result.report = classification_report(logits, images.labels, classes);
+  }  // what is measured now has the memory to itself
+  result.multiply_adds = multiply_adds(*classifier.model, result.height, result.width);
+  if (request.speed_seconds > 0) {
+    const kernels::ImageSize size{static_cast<int>(result.height), static_cast<int>(result.width)};
+    result.speed =
+        measure_speed(logits_of(classifier, arithmetic.math), size, arithmetic.dtype, device, request.speed_seconds);
+  }
+  return result;
+}
+
+}  // namespace retort
