@@ -5,6 +5,7 @@
 #include "engine/ops/convolution.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/feature_losses.h"
+#include "engine/ops/frozen.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/logit_losses.h"
 #include "engine/ops/pool.h"

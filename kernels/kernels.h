@@ -14,6 +14,7 @@
 //    retort::Error with the call's text.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -56,6 +57,7 @@ enum class Activation : std::uint8_t { identity, relu, relu6 };
 struct ConvParams {
   int stride_h = 1, stride_w = 1;
   int pad_h = 0, pad_w = 0;
+  int dilation_h = 1, dilation_w = 1;  // from one tap of the kernel to the next; 1: none lies between them
   int groups = 1;
   Math math = Math::standard;
 };
@@ -63,7 +65,43 @@ struct ConvParams {
 struct PoolParams {
   int kernel_h = 1, kernel_w = 1;
   int stride_h = 1, stride_w = 1;
-  int pad_h = 0, pad_w = 0;
+  int pad_h = 0, pad_w = 0;            // before the first pixel
+  int pad_h_end = -1, pad_w_end = -1;  // behind the last one; -1: as much as before the first
+  int dilation_h = 1, dilation_w = 1;  // max pooling only
+  bool ceil_mode = false;              // the output's extent is rounded up, but no window begins in the end's padding
+  bool count_padding = true;           // average pooling: padding counts in what is divided by
+
+  int end_h() const { return pad_h_end < 0 ? pad_h : pad_h_end; }
+  int end_w() const { return pad_w_end < 0 ? pad_w : pad_w_end; }
+};
+
+// y = f(x) element by element; alpha and beta where they are named.
+enum class Unary : std::uint8_t {
+  leaky_relu,    // alpha x for x < 0, else x
+  clip,          // min(max(x, alpha), beta)
+  sigmoid,       // 1 / (1 + e^-x)
+  hard_sigmoid,  // min(max(alpha x + beta, 0), 1)
+  hard_swish,    // x min(max(x / 6 + 1/2, 0), 1)
+  silu,          // x sigmoid(x)
+  tanh,
+  erf,
+  exp,
+  log,
+  sqrt,
+  reciprocal,
+  absolute,
+  negative,
+  floor,
+};
+
+enum class Binary : std::uint8_t { add, subtract, multiply, divide, minimum, maximum, power };
+
+// How a kernel goes over two operands that lie in memory as they like: row-major over `extents`; a and b say for each
+// axis how many elements of memory lie from one index to the next (0: the same element again; may be negative).
+struct Walk {
+  static constexpr int kMaxRank = 6;
+  int rank = 0;  // 0: one element
+  std::array<std::int64_t, kMaxRank> extents{}, a{}, b{};
 };
 
 // Losses that are a mean over elements; d = x - target.
@@ -219,13 +257,24 @@ class Backend {
   // argmax i32, y's shape: h * W + w of the chosen input pixel (the first of equals, padding never chosen).
   virtual void max_pool(ConstView x, const PoolParams& params, View y, View argmax, Stream stream) = 0;
   virtual void max_pool_backward(ConstView dy, ConstView argmax, const PoolParams& params, View dx, Stream stream) = 0;
-  // Divides by the kernel's area, padding included (PyTorch's default).
+  // Divides by the kernel's area within the padded input, or within the input (PoolParams::count_padding).
   virtual void average_pool(ConstView x, const PoolParams& params, View y, Stream stream) = 0;
   virtual void average_pool_backward(ConstView dy, const PoolParams& params, View dx, Stream stream) = 0;
   // Output cell i of n over an axis of length L averages [floor(i L / n), ceil((i + 1) L / n)). y [N, OH, OW, C];
   // global pooling is OH = OW = 1.
   virtual void adaptive_average_pool(ConstView x, View y, Stream stream) = 0;
   virtual void adaptive_average_pool_backward(ConstView dy, View dx, Stream stream) = 0;
+
+  // --- frozen networks from elsewhere (forward only) -------------------------------------------------------
+  virtual void unary(ConstView x, Unary kind, double alpha, double beta, View y, Stream stream) = 0;  // T; in place
+                                                                                                      // allowed
+  // y T, dense in the order of the walk, = kind(a T at walk.a, b T at walk.b). A NaN in an operand gives NaN, in
+  // minimum and maximum too. In place allowed: y = a where walk.a is dense.
+  virtual void binary(ConstView a, ConstView b, Binary kind, const Walk& walk, View y, Stream stream) = 0;
+  // y[y_offset + sum_k i_k b_k] = x[x_offset + sum_k i_k a_k] for every index i of the walk; any dtype, the same for
+  // both. No element of y is written twice: walk.b is never 0 along an axis of more than one.
+  virtual void strided_copy(ConstView x, std::int64_t x_offset, View y, std::int64_t y_offset, const Walk& walk,
+                            Stream stream) = 0;
 
   // --- rows: softmax, normalisation, losses ----------------------------------------------------------------
   virtual void softmax(ConstView x, View y, Stream stream) = 0;  // T [M, C], over C

@@ -8,19 +8,35 @@ using namespace ops;
 
 namespace {
 
+// One axis of a convolution.
+struct Axis {
+  std::int64_t padded, kernel, dilation, stride;
+  // The kernel reaches over dilation (kernel - 1) + 1 pixels; nothing here overflows, whatever a file asks for.
+  bool fits() const { return padded > 0 && kernel > 0 && kernel - 1 <= (padded - 1) / dilation; }
+  std::int64_t outputs() const { return (padded - dilation * (kernel - 1) - 1) / stride + 1; }
+};
+Axis height_of(const Tensor& x, const Tensor& weight, const ConvParams& p) {
+  return {x.dim(1) + 2 * std::int64_t{p.pad_h}, weight.dim(1), p.dilation_h, p.stride_h};
+}
+Axis width_of(const Tensor& x, const Tensor& weight, const ConvParams& p) {
+  return {x.dim(2) + 2 * std::int64_t{p.pad_w}, weight.dim(2), p.dilation_w, p.stride_w};
+}
+
 void check_arguments(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& p) {
   check_floating(op, x);
   check_rank(op, "the input [N, H, W, C]", x, 4);
   check_rank(op, "the weight [O, KH, KW, C / groups]", weight, 4);
   check_device(op, x, weight);
   check(x.dtype() == weight.dtype(), "{}: {} input with {} weight", op, name_of(x.dtype()), name_of(weight.dtype()));
-  check(p.stride_h > 0 && p.stride_w > 0 && p.pad_h >= 0 && p.pad_w >= 0 && p.groups > 0,
-        "{}: stride {}x{}, padding {}x{}, {} groups", op, p.stride_h, p.stride_w, p.pad_h, p.pad_w, p.groups);
+  check(p.stride_h > 0 && p.stride_w > 0 && p.pad_h >= 0 && p.pad_w >= 0 && p.dilation_h > 0 && p.dilation_w > 0 &&
+            p.groups > 0,
+        "{}: stride {}x{}, padding {}x{}, dilation {}x{}, {} groups", op, p.stride_h, p.stride_w, p.pad_h, p.pad_w,
+        p.dilation_h, p.dilation_w, p.groups);
   check(x.dim(3) == weight.dim(3) * p.groups && weight.dim(0) % p.groups == 0,
         "{}: input {} with weight {} in {} group(s)", op, x.shape().to_string(), weight.shape().to_string(), p.groups);
-  check(x.dim(1) + 2 * p.pad_h >= weight.dim(1) && x.dim(2) + 2 * p.pad_w >= weight.dim(2),
-        "{}: the kernel of weight {} is larger than the padded input {}", op, weight.shape().to_string(),
-        x.shape().to_string());
+  check(height_of(x, weight, p).fits() && width_of(x, weight, p).fits(),
+        "{}: the kernel of weight {}, dilated {}x{}, is larger than the input {}, padded {}x{}", op,
+        weight.shape().to_string(), p.dilation_h, p.dilation_w, x.shape().to_string(), p.pad_h, p.pad_w);
   if (bias) {
     check(bias.dtype() == accumulation_type(x.dtype()) && bias.numel() == weight.dim(0),
           "{}: bias {} {} for {} output channels of {}", op, name_of(bias.dtype()), bias.shape().to_string(),
@@ -29,9 +45,8 @@ void check_arguments(const char* op, const Tensor& x, const Tensor& weight, cons
 }
 
 Tensor output_of(const Tensor& x, const Tensor& weight, const ConvParams& p) {
-  const std::int64_t oh = (x.dim(1) + 2 * p.pad_h - weight.dim(1)) / p.stride_h + 1;
-  const std::int64_t ow = (x.dim(2) + 2 * p.pad_w - weight.dim(2)) / p.stride_w + 1;
-  return Tensor::empty({x.dim(0), oh, ow, weight.dim(0)}, x.dtype(), x.device());
+  return Tensor::empty({x.dim(0), height_of(x, weight, p).outputs(), width_of(x, weight, p).outputs(), weight.dim(0)},
+                       x.dtype(), x.device());
 }
 
 }  // namespace

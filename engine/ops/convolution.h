@@ -9,7 +9,7 @@ namespace retort {
 using kernels::ConvParams;
 
 // x T [N, H, W, C], weight T [O, KH, KW, C / groups], bias [O] (f64 for f64, else f32) or undefined
-// -> T [N, OH, OW, O] with OH = (H + 2 pad - KH) / stride + 1.
+// -> T [N, OH, OW, O] with OH = (H + 2 pad - dilation (KH - 1) - 1) / stride + 1.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvParams& params);
 
 // act(conv2d(x, weight, bias) + residual) in one pass over the result, for networks that are not trained: an error

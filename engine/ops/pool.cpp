@@ -1,5 +1,8 @@
 #include "engine/ops/pool.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "engine/ops/common.h"
 #include "engine/ops/shape.h"
 
@@ -9,17 +12,33 @@ using namespace ops;
 
 namespace {
 
+// The output's extent along one axis, such that every window sees at least one pixel.
+std::int64_t pooled(const char* op, const char* axis, std::int64_t in, std::int64_t kernel, std::int64_t stride,
+                    std::int64_t pad, std::int64_t pad_end, std::int64_t dilation, bool ceil_mode) {
+  check(kernel > 0 && stride > 0 && dilation > 0 && in > 0, "{}: kernel {}, stride {}, dilation {} over {} {}", op,
+        kernel, stride, dilation, in, axis);
+  check(pad >= 0 && pad < kernel && pad_end < kernel,
+        "{}: {} padded by {} and {}, which must be less than the kernel {}", op, axis, pad, pad_end, kernel);
+  const std::int64_t padded = in + pad + pad_end, reach = dilation * (kernel - 1) + 1;
+  check(reach <= padded, "{}: the kernel reaches over {} of {} {}, padding included", op, reach, padded, axis);
+  check(padded + reach + stride <= std::numeric_limits<std::int32_t>::max(),
+        "{}: {} {}, kernel {}, stride {}: too many", op, padded, axis, kernel, stride);
+  std::int64_t out = (padded - reach + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  if ((out - 1) * stride >= in + pad) --out;
+  for (std::int64_t o = 0; dilation > 1 && o < out; ++o) {
+    const std::int64_t start = o * stride - pad, first = start < 0 ? (dilation + start % dilation) % dilation : start;
+    check(first < std::min(start + reach, in), "{}: window {} of kernel {} with dilation {} sees none of {} {}", op, o,
+          kernel, dilation, in, axis);
+  }
+  return out;
+}
+
 Shape pooled_shape(const char* op, const Tensor& x, const PoolParams& p) {
   check_floating(op, x);
   check_rank(op, "the input [N, H, W, C]", x, 4);
-  check(p.kernel_h > 0 && p.kernel_w > 0 && p.stride_h > 0 && p.stride_w > 0, "{}: kernel {}x{}, stride {}x{}", op,
-        p.kernel_h, p.kernel_w, p.stride_h, p.stride_w);
-  check(p.pad_h >= 0 && p.pad_w >= 0 && 2 * p.pad_h <= p.kernel_h && 2 * p.pad_w <= p.kernel_w,
-        "{}: padding {}x{} must be at most half the kernel {}x{}", op, p.pad_h, p.pad_w, p.kernel_h, p.kernel_w);
-  check(x.dim(1) + 2 * p.pad_h >= p.kernel_h && x.dim(2) + 2 * p.pad_w >= p.kernel_w,
-        "{}: the kernel {}x{} is larger than the padded input {}", op, p.kernel_h, p.kernel_w, x.shape().to_string());
-  return {x.dim(0), (x.dim(1) + 2 * p.pad_h - p.kernel_h) / p.stride_h + 1,
-          (x.dim(2) + 2 * p.pad_w - p.kernel_w) / p.stride_w + 1, x.dim(3)};
+  return {x.dim(0), pooled(op, "rows", x.dim(1), p.kernel_h, p.stride_h, p.pad_h, p.end_h(), p.dilation_h, p.ceil_mode),
+          pooled(op, "columns", x.dim(2), p.kernel_w, p.stride_w, p.pad_w, p.end_w(), p.dilation_w, p.ceil_mode),
+          x.dim(3)};
 }
 
 }  // namespace
@@ -40,6 +59,8 @@ Tensor max_pool(const Tensor& x, const PoolParams& params) {
 }
 
 Tensor average_pool(const Tensor& x, const PoolParams& params) {
+  check(params.dilation_h == 1 && params.dilation_w == 1, "average_pool: dilation {}x{}, but only max_pool knows it",
+        params.dilation_h, params.dilation_w);
   Tensor y = Tensor::empty(pooled_shape("average_pool", x, params), x.dtype(), x.device());
   x.backend().average_pool(x, params, y.view(), stream_of(x));
   if (autograd::active({&x})) {

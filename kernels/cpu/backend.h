@@ -86,6 +86,12 @@ class CpuBackend : public Backend {
   void adaptive_average_pool(ConstView x, View y, Stream stream) override;
   void adaptive_average_pool_backward(ConstView dy, View dx, Stream stream) override;
 
+  // frozen
+  void unary(ConstView x, Unary kind, double alpha, double beta, View y, Stream stream) override;
+  void binary(ConstView a, ConstView b, Binary kind, const Walk& walk, View y, Stream stream) override;
+  void strided_copy(ConstView x, std::int64_t x_offset, View y, std::int64_t y_offset, const Walk& walk,
+                    Stream stream) override;
+
   // rows
   void softmax(ConstView x, View y, Stream stream) override;
   void softmax_backward(ConstView y, ConstView dy, View dx, Stream stream) override;

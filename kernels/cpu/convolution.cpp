@@ -18,9 +18,11 @@ ConvGeometry geometry_of(const Shape& x, const Shape& w, const Shape& y, const C
   g.kh = w[1], g.kw = w[2];
   g.stride_h = p.stride_h, g.stride_w = p.stride_w;
   g.pad_h = p.pad_h, g.pad_w = p.pad_w;
+  g.dilation_h = p.dilation_h, g.dilation_w = p.dilation_w;
   g.groups = p.groups;
   assert(y[0] == g.n && w[0] == g.o && w[3] * g.groups == g.c);
-  assert((g.h + 2 * g.pad_h - g.kh) / g.stride_h + 1 == g.oh && (g.w + 2 * g.pad_w - g.kw) / g.stride_w + 1 == g.ow);
+  assert((g.h + 2 * g.pad_h - g.dilation_h * (g.kh - 1) - 1) / g.stride_h + 1 == g.oh);
+  assert((g.w + 2 * g.pad_w - g.dilation_w * (g.kw - 1) - 1) / g.stride_w + 1 == g.ow);
   return g;
 }
 
@@ -31,7 +33,8 @@ ConvGeometry geometry_of(const Shape& x, const Shape& w, const Shape& y, const C
 bool use_winograd(const ConvGeometry& g, Math math, std::int64_t n, std::int64_t h, std::int64_t w) {
   constexpr std::int64_t kMinTiles = 16, kTileOutputs = 16;
   const bool possible = simd::kNative && g.kh == 3 && g.kw == 3 && g.stride_h == 1 && g.stride_w == 1 &&
-                        g.groups == 1 && g.pad_h <= 2 && g.pad_w <= 2 && g.c % 16 == 0 && g.o % 16 == 0;
+                        g.dilation_h == 1 && g.dilation_w == 1 && g.groups == 1 && g.pad_h <= 2 && g.pad_w <= 2 &&
+                        g.c % 16 == 0 && g.o % 16 == 0;
   if (math == Math::strict || !possible) return false;
   const std::int64_t tiles = n * ((h + 3) / 4) * ((w + 3) / 4);
   return tiles >= kMinTiles && 2 * n * h * w >= tiles * kTileOutputs;

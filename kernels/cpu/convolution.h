@@ -16,7 +16,7 @@ struct ConvGeometry {
   std::int64_t n = 0, h = 0, w = 0, c = 0;
   std::int64_t oh = 0, ow = 0, o = 0;
   std::int64_t kh = 0, kw = 0;
-  std::int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, groups = 1;
+  std::int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1, groups = 1;
 
   bool operator==(const ConvGeometry&) const = default;
 };
@@ -53,8 +53,8 @@ void onednn_forward(const ConvGeometry& g, const float* x, const float* w, const
 void onednn_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool);
 void onednn_backward_weights(const ConvGeometry& g, const float* x, const float* dy, float* dw, MemoryPool& pool);
 
-// Winograd F(4x4, 3x3) on plain NHWC, f32 (convolution_winograd*.cpp): kernel 3x3, stride 1, one group, padding 0 to 2,
-// channels in multiples of 16.
+// Winograd F(4x4, 3x3) on plain NHWC, f32 (convolution_winograd*.cpp): kernel 3x3, stride 1, no dilation, one group,
+// padding 0 to 2, channels in multiples of 16.
 void winograd_forward(const ConvGeometry& g, const float* x, const float* w, const Epilogue<float>& epilogue, float* y,
                       MemoryPool& pool);
 void winograd_backward_data(const ConvGeometry& g, const float* dy, const float* w, float* dx, MemoryPool& pool);

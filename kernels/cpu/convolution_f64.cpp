@@ -93,8 +93,8 @@ void f64_forward(const ConvGeometry& g, const double* x, const double* w, const 
     convolve(g.n * g.oh * g.ow, taps, inputs, outputs, packed.as<double>(), of_group, y + group * outputs, g.o,
              [&](std::int64_t pixel, std::int64_t t) -> const double* {
                const std::int64_t column = pixel % g.ow, line = pixel / g.ow % g.oh, n = pixel / (g.ow * g.oh);
-               const std::int64_t h = line * g.stride_h - g.pad_h + t / g.kw;
-               const std::int64_t v = column * g.stride_w - g.pad_w + t % g.kw;
+               const std::int64_t h = line * g.stride_h - g.pad_h + t / g.kw * g.dilation_h;
+               const std::int64_t v = column * g.stride_w - g.pad_w + t % g.kw * g.dilation_w;
                if (h < 0 || h >= g.h || v < 0 || v >= g.w) return nullptr;
                return x + ((n * g.h + h) * g.w + v) * g.c + group * inputs;
              });
@@ -112,7 +112,8 @@ void f64_backward_data(const ConvGeometry& g, const double* dy, const double* w,
     convolve(g.n * g.h * g.w, taps, outputs, inputs, packed.as<double>(), {}, dx + group * inputs, g.c,
              [&](std::int64_t pixel, std::int64_t t) -> const double* {
                const std::int64_t column = pixel % g.w, line = pixel / g.w % g.h, n = pixel / (g.w * g.h);
-               const std::int64_t h = line + g.pad_h - t / g.kw, v = column + g.pad_w - t % g.kw;
+               const std::int64_t h = line + g.pad_h - t / g.kw * g.dilation_h;
+               const std::int64_t v = column + g.pad_w - t % g.kw * g.dilation_w;
                if (h < 0 || h % g.stride_h != 0 || h / g.stride_h >= g.oh) return nullptr;
                if (v < 0 || v % g.stride_w != 0 || v / g.stride_w >= g.ow) return nullptr;
                return dy + ((n * g.oh + h / g.stride_h) * g.ow + v / g.stride_w) * g.o + group * outputs;
@@ -145,8 +146,8 @@ void f64_backward_weights(const ConvGeometry& g, const double* x, const double* 
         std::array<std::int64_t, kRound> pixel_of;
         for (std::int64_t pixel = first; pixel < end; ++pixel) {
           const std::int64_t column = pixel % g.ow, line = pixel / g.ow % g.oh, n = pixel / (g.ow * g.oh);
-          const std::int64_t h = line * g.stride_h - g.pad_h + t / g.kw;
-          const std::int64_t v = column * g.stride_w - g.pad_w + t % g.kw;
+          const std::int64_t h = line * g.stride_h - g.pad_h + t / g.kw * g.dilation_h;
+          const std::int64_t v = column * g.stride_w - g.pad_w + t % g.kw * g.dilation_w;
           if (h < 0 || h >= g.h || v < 0 || v >= g.w) continue;
           double* const to = packed_x.data() + count * kColumns;
           const double* const from = x + ((n * g.h + h) * g.w + v) * g.c + group * inputs + c;

@@ -27,8 +27,8 @@ struct KeyHash {
     const ConvGeometry& g = key.geometry;
     std::size_t hash = (static_cast<std::size_t>(key.pass) * 2 + (key.bias ? 1 : 0)) * 3;
     hash += static_cast<std::size_t>(key.act);
-    for (std::int64_t value :
-         {g.n, g.h, g.w, g.c, g.oh, g.ow, g.o, g.kh, g.kw, g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.groups}) {
+    for (std::int64_t value : {g.n, g.h, g.w, g.c, g.oh, g.ow, g.o, g.kh, g.kw, g.stride_h, g.stride_w, g.pad_h,
+                               g.pad_w, g.dilation_h, g.dilation_w, g.groups}) {
       hash = hash * 1000003u + static_cast<std::size_t>(value);
     }
     return hash;
@@ -70,6 +70,7 @@ std::shared_ptr<const Compiled> compile(const Key& key) {
                                : plain({g.groups, o, i, g.kh, g.kw}, memory::format_tag::any);
   args.bias = result->bias;
   args.strides = {g.stride_h, g.stride_w};
+  args.dilation = {g.dilation_h - 1, g.dilation_w - 1};
   args.padding = {g.pad_h, g.pad_w};
   args.act = key.act;
   args.padding_after = args.padding;  // oneDNN rounds the output's extent down, as we do

@@ -1,6 +1,6 @@
-// The gradient of the weights of a direct convolution of any kernel and stride by packed register tiles, f32: as the
-// product dw [o, taps c] = dy [pixels, o]^T . x [pixels, taps c], whose operands are gathered block by block (im2col of
-// a few dozen pixels at a time, which stay in the second-level cache).
+// The gradient of the weights of a direct convolution of any kernel, stride and dilation by packed register tiles, f32:
+// as the product dw [o, taps c] = dy [pixels, o]^T . x [pixels, taps c], whose operands are gathered block by block
+// (im2col of a few dozen pixels at a time, which stay in the second-level cache).
 //
 // The forward pass and the gradient of the input were tried in the same way: oneDNN is faster.
 #include <omp.h>
@@ -43,8 +43,8 @@ void tiled_backward_weights(const ConvGeometry& g, const float* x, const float* 
         const std::int64_t column = pixel % g.ow, line = pixel / g.ow % g.oh, n = pixel / (g.ow * g.oh);
         float* to = v + p * kLanes;
         const std::int64_t top = line * g.stride_h - g.pad_h, left = column * g.stride_w - g.pad_w;
-        for (std::int64_t i = top; i < top + g.kh; ++i) {
-          for (std::int64_t j = left; j < left + g.kw; ++j) {
+        for (std::int64_t i = top; i < top + g.kh * g.dilation_h; i += g.dilation_h) {
+          for (std::int64_t j = left; j < left + g.kw * g.dilation_w; j += g.dilation_w) {
             const bool inside = i >= 0 && i < g.h && j >= 0 && j < g.w;
             const float* const from = x + ((n * g.h + i) * g.w + j) * g.c;
             for (std::int64_t c = 0; c < g.c; c += kLanes, to += kBlock * kLanes) {

@@ -50,50 +50,45 @@ dnnl::primitive_attr forward_attributes(Activation act) {
 #if DNNL_VERSION_MAJOR >= 3
 
 dnnl::convolution_forward::primitive_desc forward_desc(const ConvolutionArgs& a) {
-  return {engine(),
-          dnnl::prop_kind::forward_training,
-          a.algorithm,
-          a.source,
-          a.weights,
-          a.bias,
-          a.destination,
-          a.strides,
-          a.padding,
-          a.padding_after,
-          forward_attributes(a.act)};
+  return {engine(),        dnnl::prop_kind::forward_training,
+          a.algorithm,     a.source,
+          a.weights,       a.bias,
+          a.destination,   a.strides,
+          a.dilation,      a.padding,
+          a.padding_after, forward_attributes(a.act)};
 }
 
 dnnl::convolution_backward_data::primitive_desc backward_data_desc(
     const ConvolutionArgs& a, const dnnl::convolution_forward::primitive_desc& forward) {
-  return {engine(),  a.algorithm, a.source,        a.weights, a.destination,
-          a.strides, a.padding,   a.padding_after, forward,   attributes()};
+  return {engine(),   a.algorithm, a.source,        a.weights, a.destination, a.strides,
+          a.dilation, a.padding,   a.padding_after, forward,   attributes()};
 }
 
 dnnl::convolution_backward_weights::primitive_desc backward_weights_desc(
     const ConvolutionArgs& a, const dnnl::convolution_forward::primitive_desc& forward) {
-  return {engine(),  a.algorithm, a.source,        a.weights, a.destination,
-          a.strides, a.padding,   a.padding_after, forward,   attributes()};
+  return {engine(),   a.algorithm, a.source,        a.weights, a.destination, a.strides,
+          a.dilation, a.padding,   a.padding_after, forward,   attributes()};
 }
 
 #else
 
 dnnl::convolution_forward::primitive_desc forward_desc(const ConvolutionArgs& a) {
   const dnnl::convolution_forward::desc desc(dnnl::prop_kind::forward_training, a.algorithm, a.source, a.weights,
-                                             a.bias, a.destination, a.strides, a.padding, a.padding_after);
+                                             a.bias, a.destination, a.strides, a.dilation, a.padding, a.padding_after);
   return {desc, forward_attributes(a.act), engine()};
 }
 
 dnnl::convolution_backward_data::primitive_desc backward_data_desc(
     const ConvolutionArgs& a, const dnnl::convolution_forward::primitive_desc& forward) {
   const dnnl::convolution_backward_data::desc desc(a.algorithm, a.source, a.weights, a.destination, a.strides,
-                                                   a.padding, a.padding_after);
+                                                   a.dilation, a.padding, a.padding_after);
   return {desc, attributes(), engine(), forward};
 }
 
 dnnl::convolution_backward_weights::primitive_desc backward_weights_desc(
     const ConvolutionArgs& a, const dnnl::convolution_forward::primitive_desc& forward) {
   const dnnl::convolution_backward_weights::desc desc(a.algorithm, a.source, a.weights, a.destination, a.strides,
-                                                      a.padding, a.padding_after);
+                                                      a.dilation, a.padding, a.padding_after);
   return {desc, attributes(), engine(), forward};
 }
 

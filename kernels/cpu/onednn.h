@@ -21,6 +21,7 @@ struct ConvolutionArgs {
   dnnl::memory::desc bias;  // the zero descriptor: no bias
   dnnl::memory::desc destination;
   dnnl::memory::dims strides;
+  dnnl::memory::dims dilation;                              // taps left out between two: 0 is none
   dnnl::memory::dims padding;                               // before, per axis
   dnnl::memory::dims padding_after;                         // behind, per axis
   kernels::Activation act = kernels::Activation::identity;  // of the forward pass
