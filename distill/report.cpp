@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "distill/classifier.h"
 #include "distill/console.h"
 #include "engine/project_folder.h"
 

@@ -1,57 +1,16 @@
 #include "distill/teacher.h"
 
 #include <algorithm>
-#include <cmath>
-#include <filesystem>
 #include <sstream>
 
 #include "data/random_stream.h"
-#include "distill/run_directory.h"
+#include "distill/classifier.h"
 #include "engine/autograd.h"
 #include "engine/ops.h"
-#include "engine/project_folder.h"
 #include "engine/stream.h"
-#include "engine/suggest.h"
 
 namespace retort {
 namespace {
-
-namespace fs = std::filesystem;
-
-ModelSpec spec_of(const TeacherConfig& config, const WeightFile& file, std::int64_t classes) {
-  // What the block says counts before what the file says: others use these keys for words of their own.
-  const auto known = [&](const char* key, const std::string& given, const std::string& fallback) {
-    return !given.empty() ? given : file.metadata_or(key, fallback);
-  };
-  ModelSpec spec;
-  spec.arch = known("arch", config.arch, "");
-  check(!spec.arch.empty(), "{}: {} does not say its architecture; add arch = \"...\" to the block", config.where,
-        file.path);
-  spec.stem = known("stem", config.stem, spec.stem);
-  spec.shortcut = known("shortcut", config.shortcut, spec.shortcut);
-  spec.classes = classes;
-  const std::string recorded = file.metadata_or("classes", "");
-  check(recorded.empty() || recorded == std::to_string(classes),
-        "{}: the teacher {} tells {} classes apart, the student {}; they must be the same", config.where, file.path,
-        recorded, classes);
-  return spec;
-}
-
-void check_finite(const Model& model, const std::string& file) {
-  for (const auto& parameter : model.parameters().parameters()) {
-    check(all_finite(parameter->value), "{}: {} holds NaN or infinity; the teacher is of no use", file,
-          parameter->name);
-  }
-}
-
-std::optional<std::array<double, 3>> three_numbers(const std::string& text) {
-  std::istringstream in(text);
-  std::array<double, 3> values{};
-  for (double& v : values) {
-    if (!(in >> v)) return std::nullopt;
-  }
-  return values;
-}
 
 std::optional<double> number(const std::string& text) {
   std::istringstream in(text);
@@ -111,29 +70,34 @@ Tensor TeacherBatch::logits(int teacher, double temperature) const {
 }
 
 Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Session& session)
-    : file_(resolve_checkpoint(config.path)), arithmetic_(arithmetic_of(with_precision(run, config.precision))) {
-  const WeightFile file = read_weight_file(file_);
-  model_ = make_model(spec_of(config, file, session.classes));
-  model_->parameters().freeze([](const Parameter&) { return true; });
-  model_->parameters().materialize(session.device, arithmetic_.dtype, 0);
-  LoadOptions options;
-  options.arch = model_->spec().arch;
-  options.classes = static_cast<int>(model_->spec().classes);
-  model_->parameters().load(file, options);
-  check_finite(*model_, file_);
-  if (config.fold) model_->fold();
+    : arithmetic_(arithmetic_of(with_precision(run, config.precision))) {
+  ClassifierOptions options;
+  options.where = config.where;
+  options.path = config.path;
+  options.arch = config.arch;
+  options.stem = config.stem;
+  options.shortcut = config.shortcut;
+  options.classes = session.classes;
+  options.fold = config.fold;
+  options.device = session.device;
+  options.dtype = arithmetic_.dtype;
+  Classifier classifier = load_classifier(options);
+  file_ = classifier.file;
+  model_ = std::move(classifier.model);
   shape_ = network_shape(*model_, session, arithmetic_.dtype);
-  recorded_top1_ = number(file.metadata_or("validation_top1", ""));
-  recorded_dataset_ = file.metadata_or("dataset", "");
+  recorded_top1_ = number(classifier.metadata_or("validation_top1", ""));
+  recorded_dataset_ = classifier.metadata_or("dataset", "");
 
-  const auto mean = three_numbers(file.metadata_or("normalize_mean", ""));
-  const auto deviation = three_numbers(file.metadata_or("normalize_std", ""));
+  const auto& theirs = classifier.normalization;
   const auto& ours = run.data.normalize;
-  if (!mean || !deviation || (*mean == ours.mean && *deviation == ours.std)) return;
+  if (!theirs || (std::equal(ours.mean.begin(), ours.mean.end(), theirs->mean) &&
+                  std::equal(ours.std.begin(), ours.std.end(), theirs->std))) {
+    return;
+  }
   std::vector<double> factor, offset;
   for (std::size_t c = 0; c < 3; ++c) {
-    factor.push_back(ours.std[c] / (*deviation)[c]);
-    offset.push_back((ours.mean[c] - (*mean)[c]) / (*deviation)[c]);
+    factor.push_back(ours.std[c] / theirs->std[c]);
+    offset.push_back((ours.mean[c] - theirs->mean[c]) / theirs->std[c]);
   }
   const DType type = accumulation_type(arithmetic_.dtype);
   scale_ = Tensor::from(factor, {3}, session.device).to(type);
@@ -217,22 +181,6 @@ Tensor Teachers::evaluation_logits(const Tensor& input) const {
   for (const Teacher& teacher : teachers_) outputs.push_back(teacher.forward(input, {}));
   return TeacherBatch(std::move(outputs), combine_ == Combine::mean_logits ? combine_ : Combine::mean_softmax)
       .logits(0, 1);
-}
-
-std::string resolve_checkpoint(const std::string& given) {
-  const std::string path = in_project(given);
-  check(fs::exists(path),
-        "{}: no such file or folder; a teacher is a run (runs/NAME), a version of it (runs/NAME/v1) or "
-        "a file of weights (.safetensors, or PyTorch's .pth, .pt, .th)",
-        path);
-  if (!fs::is_directory(path)) return path;
-  if (const std::string file = checkpoint_in(path); !file.empty()) return file;
-  const std::vector<int> versions = versions_in(path);
-  for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
-    const std::string file = checkpoint_in(fs::path(path) / fmt::format("v{}", *version));
-    if (!file.empty()) return file;
-  }
-  fail("{}: holds no checkpoint (best.safetensors or last.safetensors), nor does a version in it", path);
 }
 
 }  // namespace retort

@@ -118,8 +118,4 @@ class Teachers {
   kernels::Stream stream_;
 };
 
-// The file that a teacher's path stands for: best.safetensors, else last.safetensors, of the newest version that has
-// one.
-std::string resolve_checkpoint(const std::string& given);
-
 }  // namespace retort
