@@ -101,6 +101,8 @@ OnnxModel::OnnxModel(OnnxGraph graph, const OnnxModelOptions& options) : Model({
     }
   }
 
+  store_.keep_elsewhere(options.device, options.dtype);
+
   check(graph.inputs.size() == 1, "{}: has {} inputs; a classifier has one, of images", path, graph.inputs.size());
   const OnnxValueInfo image = graph.inputs[0];
   check(is_floating(image.type) && (!image.ranked || image.dims.size() == 4) &&

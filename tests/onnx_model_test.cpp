@@ -155,6 +155,8 @@ TEST(OnnxModel, KnowsItself) {
   // conv1 162 + 6, conv2 324 + 6, gamma and beta 24, fc 35; running statistics are no parameters
   EXPECT_EQ(model->parameters().parameter_count(), 557);
   EXPECT_EQ(model->parameters().buffers().size(), 4U);
+  EXPECT_EQ(model->parameters().device(), Device{});
+  EXPECT_EQ(model->parameters().compute(), DType::f32);
   ForwardMode training;
   training.training = true;
   EXPECT_THAT(error_of([&] { model->forward(images(1), training); }), HasSubstr("inference only"));
