@@ -9,6 +9,7 @@
 
 #include "distill/run_directory.h"
 #include "engine/project_folder.h"
+#include "models/onnx_model.h"
 
 namespace retort {
 namespace {
@@ -110,7 +111,8 @@ void read_metadata(Classifier& classifier) {
   classifier.normalization = normalization_in(classifier);
   const std::vector<double> size = numbers(classifier.metadata_or("input_size", ""), 2);
   const auto usable = [](double v) { return v >= 1 && v <= kLargestInput && v == std::floor(v); };
-  if (!size.empty() && usable(size[0]) && usable(size[1])) {
+  const bool known = classifier.height > 0 && classifier.width > 0;
+  if (!known && !size.empty() && usable(size[0]) && usable(size[1])) {
     classifier.height = static_cast<std::int64_t>(size[0]);
     classifier.width = static_cast<std::int64_t>(size[1]);
   }
@@ -143,6 +145,21 @@ Classifier from_weights(const std::string& path, const ClassifierOptions& option
   return classifier;
 }
 
+Classifier from_onnx(const std::string& path, const ClassifierOptions& options) {
+  std::unique_ptr<OnnxModel> model = read_onnx_model(path, {options.device, options.dtype, options.fold});
+  check(options.classes == 0 || model->spec().classes == options.classes,
+        "{}: the teacher {} tells {} classes apart, the student {}; they must be the same", options.where, path,
+        model->spec().classes, options.classes);
+  Classifier classifier;
+  classifier.file = path;
+  classifier.metadata = model->metadata();
+  classifier.height = model->height();
+  classifier.width = model->width();
+  classifier.note = model->note();
+  classifier.model = std::move(model);
+  return classifier;
+}
+
 }  // namespace
 
 std::string Classifier::metadata_or(const std::string& key, const std::string& fallback) const {
@@ -156,7 +173,8 @@ std::string Classifier::class_name(std::int64_t number) const {
 
 Classifier load_classifier(const ClassifierOptions& options) {
   // Each format that holds a classifier has its line here.
-  Classifier classifier = from_weights(resolve_checkpoint(options.path), options);
+  const std::string path = resolve_checkpoint(options.path);
+  Classifier classifier = is_onnx_file(path) ? from_onnx(path, options) : from_weights(path, options);
   read_metadata(classifier);
   return classifier;
 }
@@ -165,7 +183,7 @@ std::string resolve_checkpoint(const std::string& given) {
   const std::string path = in_project(given);
   check(fs::exists(path),
         "{}: no such file or folder; a teacher or any other classifier is a run (runs/NAME), a version of it "
-        "(runs/NAME/v1) or a file of weights (.safetensors, or PyTorch's .pth, .pt, .th)",
+        "(runs/NAME/v1), a file of weights (.safetensors, or PyTorch's .pth, .pt, .th) or an .onnx file",
         path);
   if (!fs::is_directory(path)) return path;
   if (const std::string file = checkpoint_in(path); !file.empty()) return file;

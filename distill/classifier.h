@@ -16,7 +16,7 @@ namespace retort {
 
 struct ClassifierOptions {
   std::string where;  // begins errors about what the caller's user left out: "[[teacher]] 1"; may be empty
-  std::string path;   // a run's folder (its newest version), a version's folder, or a file of weights
+  std::string path;   // a run's folder (its newest version), a version's folder, a file of weights or an ONNX file
   // For files that do not say it themselves, or not in our words; where given they count before what the file says.
   std::string arch, stem, shortcut;
   std::string arch_hint = "add arch = \"...\" to the block";  // how the caller's user gives one
@@ -34,6 +34,7 @@ struct Classifier {
   std::optional<Normalization> normalization;
   std::int64_t height = 0, width = 0;  // of its input
   std::map<std::string, std::string> metadata;
+  std::string note;  // what a user should know of it, or ""
 
   std::string metadata_or(const std::string& key, const std::string& fallback) const;
   std::string class_name(std::int64_t number) const;  // the number where the file has no names

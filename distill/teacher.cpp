@@ -88,6 +88,7 @@ Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Sess
   recorded_top1_ = number(classifier.metadata_or("validation_top1", ""));
   recorded_dataset_ = classifier.metadata_or("dataset", "");
 
+  note_ = classifier.note;
   const auto& theirs = classifier.normalization;
   const auto& ours = run.data.normalize;
   if (!theirs || (std::equal(ours.mean.begin(), ours.mean.end(), theirs->mean) &&
@@ -104,7 +105,8 @@ Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Sess
   shift_ = Tensor::from(offset, {3}, session.device).to(type);
   zero_ = Tensor::zeros({3}, type, session.device);
   one_ = Tensor::full({3}, 1.0, type, session.device);
-  note_ = "it was trained with another normalisation, which its input is converted to";
+  note_ += note_.empty() ? "" : "; ";
+  note_ += "it was trained with another normalisation, which its input is converted to";
 }
 
 ModelOutput Teacher::forward(const Tensor& input, const TapNames& taps) const {

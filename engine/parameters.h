@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -94,11 +95,18 @@ class ParameterStore {
   void materialize(Device device, DType compute, std::uint64_t seed);
   bool materialized() const { return static_cast<bool>(values_); }
 
+  // In place of materialize(), for a network that keeps its weights itself and registers them to be named and counted:
+  // what device() and compute() say of it.
+  void keep_elsewhere(Device device, DType compute) {
+    elsewhere_ = device;
+    compute_ = compute;
+  }
+
   // In order of registration.
   const std::vector<std::shared_ptr<Parameter>>& parameters() const { return parameters_; }
   const std::vector<std::shared_ptr<Buffer>>& buffers() const { return buffers_; }
   std::int64_t parameter_count() const;  // elements, padding not counted
-  Device device() const { return values_.device(); }
+  Device device() const { return elsewhere_ ? *elsewhere_ : values_.device(); }
   DType compute() const { return compute_; }
 
   // The arenas: [n], n a multiple of kernels::kArenaChunk; padding is zero.
@@ -138,6 +146,7 @@ class ParameterStore {
   std::unordered_map<std::string, bool> names_;
   std::int64_t size_ = 0;  // of the arenas, in elements
   DType compute_ = DType::f32;
+  std::optional<Device> elsewhere_;
   Tensor values_, gradients_, shadow_;
 };
 

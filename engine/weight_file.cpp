@@ -16,7 +16,6 @@
 #include "kernels/types.h"
 
 namespace retort {
-namespace {
 
 float half_to_float(std::uint16_t h) {
   const int exponent = (h >> 10) & 31, mantissa = h & 1023;
@@ -30,8 +29,6 @@ float half_to_float(std::uint16_t h) {
   }
   return (h & 0x8000) != 0 ? -magnitude : magnitude;
 }
-
-}  // namespace
 
 std::size_t size_of(FileType type) {
   switch (type) {

@@ -36,7 +36,9 @@ struct WeightFile {
   std::string metadata_or(const std::string& key, const std::string& fallback) const;
 };
 
-// IEEE 754 binary16 to f32, element by element.
+// IEEE 754 binary16 to f32.
+float half_to_float(std::uint16_t bits);
+// Element by element.
 std::vector<std::byte> widen_half(const std::vector<std::byte>& bytes);
 // The bits of the nearest binary16, ties to even; infinity from 65520 on.
 std::uint16_t to_half(float value);
