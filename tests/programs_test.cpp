@@ -51,7 +51,7 @@ device = "cpu"
 [data]
 dataset = "shapes"
 validation = 100
-fraction = 0.033
+fraction = 0.0164
 batch_size = 64
 augment = ["flip", "crop"]
 [model]
