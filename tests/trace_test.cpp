@@ -40,7 +40,7 @@ bool records(const OperatorCase& row) {
   std::vector<Tensor> inputs;
   for (const Input& input : row.inputs) {
     const bool labels = input.kind == Input::Kind::labels;
-    inputs.push_back(Tensor::full(input.shape, labels ? 0.0 : 0.5, labels ? DType::i32 : DType::f32, {}));
+    inputs.push_back(Tensor::full(input.shape, labels ? 0.0 : 0.25, labels ? DType::i32 : DType::f32, {}));
   }
   Trace trace(inputs);
   Tensor result;
