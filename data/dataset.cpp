@@ -200,10 +200,11 @@ Dataset load_dataset(const std::string& name, const std::string& root, const std
 
 Dataset load_test_images(const std::string& name, const std::string& root) {
   const KnownSet& set = known_set(name);
-  if (!set.built_in()) return load_files(set, root, {});
-  Dataset result = make_shapes();
-  result.train = {};
-  return result;
+  return set.built_in() ? make_shapes(0) : load_test_images(set, root);
+}
+
+Dataset load_test_images(const KnownSet& set, const std::string& root) {
+  return load_files(set, root, {});
 }
 
 }  // namespace retort

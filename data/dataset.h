@@ -8,6 +8,8 @@
 
 namespace retort {
 
+struct KnownSet;  // data/catalog.h
+
 struct ImageSet {
   std::vector<std::uint8_t> images;  // [count, height, width, 3], RGB
   std::vector<std::int32_t> labels;  // [count], each in 0 .. classes - 1
@@ -39,5 +41,6 @@ Dataset load_dataset(const std::string& name, const std::string& root = "",
 
 // The same with no training images, whose files need not be there.
 Dataset load_test_images(const std::string& name, const std::string& root = "");
+Dataset load_test_images(const KnownSet& set, const std::string& root);  // of a set that lies in files
 
 }  // namespace retort
