@@ -8,6 +8,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/map.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/scalar_math.h"
 #include "kernels/walk.h"
 
 namespace retort::kernels {
@@ -15,13 +16,6 @@ namespace cpu {
 namespace {
 
 // --- y = f(x) ------------------------------------------------------------------------------------------------------
-
-// All selects are written so that NaN passes through.
-template <typename A>
-A clamp(A v, A low, A high) {
-  v = v < low ? low : v;
-  return v > high ? high : v;
-}
 
 double exponential(double v) {
   return std::exp(v);

@@ -1,5 +1,6 @@
 // What frozen networks from elsewhere need beyond the operators that are trained.
 #include "kernels/cuda/map.h"
+#include "kernels/scalar_math.h"
 #include "kernels/walk.h"
 
 namespace retort::kernels {
@@ -7,76 +8,17 @@ namespace {
 
 // --- y = f(x) ------------------------------------------------------------------------------------------------------
 
-// NaN passes through.
-template <typename A>
-__device__ inline A clamp(A x, A low, A high) {
-  x = x < low ? low : x;
-  return x > high ? high : x;
-}
-
 template <typename A>
 struct Apply {
   Unary kind;
   A alpha, beta;
-  __device__ A operator()(A x) const {
-    switch (kind) {  // the same way for all threads of a launch
-      case Unary::leaky_relu:
-        return x < A(0) ? alpha * x : x;
-      case Unary::clip:
-        return clamp(x, alpha, beta);
-      case Unary::sigmoid:
-        return A(1) / (A(1) + std::exp(-x));
-      case Unary::hard_sigmoid:
-        return clamp(alpha * x + beta, A(0), A(1));
-      case Unary::hard_swish:
-        return x * clamp(x * (A(1) / A(6)) + A(0.5), A(0), A(1));
-      case Unary::silu:
-        return x / (A(1) + std::exp(-x));
-      case Unary::tanh:
-        return std::tanh(x);
-      case Unary::erf:
-        return std::erf(x);
-      case Unary::exp:
-        return std::exp(x);
-      case Unary::log:
-        return std::log(x);
-      case Unary::sqrt:
-        return std::sqrt(x);
-      case Unary::reciprocal:
-        return A(1) / x;
-      case Unary::absolute:
-        return std::abs(x);
-      case Unary::negative:
-        return -x;
-      case Unary::floor:
-        return std::floor(x);
-    }
-    return x;
-  }
+  __device__ A operator()(A x) const { return apply(kind, x, alpha, beta); }  // the same way for a whole launch
 };
 
 template <typename A>
 struct Combine {
   Binary kind;
-  __device__ A operator()(A a, A b) const {
-    switch (kind) {
-      case Binary::add:
-        return a + b;
-      case Binary::subtract:
-        return a - b;
-      case Binary::multiply:
-        return a * b;
-      case Binary::divide:
-        return a / b;
-      case Binary::minimum:
-        return a < b || a != a ? a : b;
-      case Binary::maximum:
-        return a > b || a != a ? a : b;
-      case Binary::power:
-        return std::pow(a, b);
-    }
-    return a;
-  }
+  __device__ A operator()(A a, A b) const { return apply(kind, a, b); }
 };
 
 // --- walks ---------------------------------------------------------------------------------------------------------

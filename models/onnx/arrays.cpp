@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/error.h"
+#include "kernels/scalar_math.h"
 
 namespace retort::onnx {
 namespace {
@@ -58,66 +59,7 @@ std::int64_t to_integer(double value) {
   return static_cast<std::int64_t>(value);
 }
 
-double apply(kernels::Unary kind, double x, double alpha, double beta) {
-  using kernels::Unary;
-  const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
-  switch (kind) {
-    case Unary::leaky_relu:
-      return x < 0 ? alpha * x : x;
-    case Unary::clip:
-      return std::min(std::max(x, alpha), beta);
-    case Unary::sigmoid:
-      return sigmoid(x);
-    case Unary::hard_sigmoid:
-      return std::min(std::max(alpha * x + beta, 0.0), 1.0);
-    case Unary::hard_swish:
-      return x * std::min(std::max(x / 6 + 0.5, 0.0), 1.0);
-    case Unary::silu:
-      return x * sigmoid(x);
-    case Unary::tanh:
-      return std::tanh(x);
-    case Unary::erf:
-      return std::erf(x);
-    case Unary::exp:
-      return std::exp(x);
-    case Unary::log:
-      return std::log(x);
-    case Unary::sqrt:
-      return std::sqrt(x);
-    case Unary::reciprocal:
-      return 1 / x;
-    case Unary::absolute:
-      return std::abs(x);
-    case Unary::negative:
-      return -x;
-    case Unary::floor:
-      return std::floor(x);
-  }
-  return x;
-}
-
-double apply(kernels::Binary kind, double a, double b) {
-  using kernels::Binary;
-  switch (kind) {
-    case Binary::add:
-      return a + b;
-    case Binary::subtract:
-      return a - b;
-    case Binary::multiply:
-      return a * b;
-    case Binary::divide:
-      return a / b;
-    case Binary::minimum:
-      return std::isnan(a) || a < b ? a : b;
-    case Binary::maximum:
-      return std::isnan(a) || a > b ? a : b;
-    case Binary::power:
-      return std::pow(a, b);
-  }
-  return a;
-}
-
-std::int64_t apply(kernels::Binary kind, std::int64_t a, std::int64_t b) {
+std::int64_t apply_whole(kernels::Binary kind, std::int64_t a, std::int64_t b) {
   using kernels::Binary;
   std::int64_t y = 0;
   bool overflow = false;
@@ -217,9 +159,9 @@ void copy_into(const OnnxArray& x, OnnxArray& y, std::int64_t offset, const Exte
 
 OnnxArray unary(const OnnxArray& x, kernels::Unary kind, double alpha, double beta) {
   OnnxArray y = x;
-  for (float& v : y.floats) v = static_cast<float>(apply(kind, v, alpha, beta));
+  for (float& v : y.floats) v = static_cast<float>(kernels::apply<double>(kind, v, alpha, beta));
   for (std::int64_t& v : y.integers) {
-    v = wrapped(x.type, to_integer(apply(kind, static_cast<double>(v), alpha, beta)));
+    v = wrapped(x.type, to_integer(kernels::apply(kind, static_cast<double>(v), alpha, beta)));
   }
   return y;
 }
@@ -234,10 +176,10 @@ OnnxArray binary(const OnnxArray& a, const Extents& a_strides, const OnnxArray& 
   for_each_index(dims, a_strides, b_strides, [&](std::size_t to, std::int64_t at_a, std::int64_t at_b) {
     const auto i = static_cast<std::size_t>(at_a), j = static_cast<std::size_t>(at_b);
     if (!floating) {
-      y.integers[to] = wrapped(a.type, apply(kind, a.integers[i], b.integers[j]));
+      y.integers[to] = wrapped(a.type, apply_whole(kind, a.integers[i], b.integers[j]));
       return;
     }
-    const double value = apply(kind, a.number(i), b.number(j));
+    const double value = kernels::apply(kind, a.number(i), b.number(j));
     if (is_floating(a.type)) {
       y.floats[to] = static_cast<float>(value);
     } else {
