@@ -43,9 +43,16 @@ std::string line_about(const std::string& path, const Classifier& classifier, co
                      megabytes);
 }
 
+// The graph that a network from an ONNX file runs is not ours to write.
+void check_writable(const Classifier& classifier) {
+  check(classifier.model->spec().arch != "onnx", "{}: is an ONNX file already; exported are networks of Retort's own",
+        classifier.file);
+}
+
 }  // namespace
 
 std::string export_onnx(const Classifier& classifier, const std::string& path, const ExportOptions& options) {
+  check_writable(classifier);
   check(classifier.height > 0, "{}: does not say how large its images are; add --input-size, such as 224 or 32x48",
         classifier.file);
   check(options.precision == "f32" || options.precision == "f16", "{}: ONNX is written in f32 or f16, not in {}", path,
@@ -73,6 +80,7 @@ std::string export_onnx(const Classifier& classifier, const std::string& path, c
 }
 
 std::string export_safetensors(const Classifier& classifier, const std::string& path, const ExportOptions& options) {
+  check_writable(classifier);
   const Model& model = *classifier.model;
   check(!model.folded(), "{}: a folded network has no parameters under their names any more", path);
   check(model.parameters().compute() == DType::f32, "{}: exporting needs a network in f32", path);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "distill/classifier.h"
+#include "distill/export.h"
 #include "tests/support/files.h"
 #include "tests/support/onnx_builder.h"
 
@@ -61,6 +62,12 @@ TEST(OnnxTeacher, MustTellTheStudentsClassesApart) {
   EXPECT_FALSE(load(two_classes(), 2).normalization);
   EXPECT_THAT(test::error_of([] { load(two_classes(), 3); }),
               HasSubstr("tells 2 classes apart, the student 3; they must be the same"));
+}
+
+TEST(OnnxTeacher, IsNotExportedAgain) {
+  for (const auto& write : {export_onnx, export_safetensors}) {
+    EXPECT_THAT(test::error_of([&] { write(load(two_classes()), "again", {}); }), HasSubstr("is an ONNX file already"));
+  }
 }
 
 }  // namespace

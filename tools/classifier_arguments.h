@@ -1,4 +1,4 @@
-// How ./evaluate and ./predict are told which network to load.
+// How ./evaluate, ./predict and ./export are told which network to load.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 
+#include "tools/classifier_arguments.h"
 #include "tools/program.h"
 
 namespace {
@@ -26,11 +27,11 @@ std::string parse_size(const std::string& text, std::int64_t& height, std::int64
 
 int run(int argc, char** argv) {
   CLI::App app{"Writes a trained network for other programs. A file that is there already is replaced.", "export"};
-  retort::ClassifierOptions source;
-  source.arch_hint = "give --arch";
+  retort::NetworkChoice network;
+  retort::ClassifierOptions& source = network.options;
   source.fold = false;
   retort::ExportOptions options;
-  std::string onnx, safetensors, normalization, size, class_names;
+  std::string onnx, safetensors, size, class_names;
   std::int64_t height = 0, width = 0;
   app.add_option("network", source.path, "A run, a version of it, or a file of weights")->required();
   auto* const to_onnx = app.add_option("--onnx", onnx, "Writes this ONNX file (opset 17)");
@@ -44,17 +45,8 @@ int run(int argc, char** argv) {
   app.add_flag("--normalize-input", options.normalize_input,
                "ONNX: the input is RGB in [0, 1], the graph normalises it")
       ->needs(to_onnx);
+  retort::tools::add_network_options(app, network);
   constexpr const char* kGroup = "For files that do not say it themselves";
-  app.add_option("--arch", source.arch, "Architecture: resnet18, resnet20, ...")->group(kGroup);
-  app.add_option("--stem", source.stem, "cifar (the default) or imagenet")
-      ->check(CLI::IsMember({"cifar", "imagenet"}))
-      ->group(kGroup);
-  app.add_option("--shortcut", source.shortcut, "projection (the default) or pad")
-      ->check(CLI::IsMember({"projection", "pad"}))
-      ->group(kGroup);
-  app.add_option("--normalize", normalization, "How images are normalised")
-      ->check(CLI::IsMember(retort::normalization_names()))
-      ->group(kGroup);
   app.add_option("--input-size", size, "The size of its images: 224, or height x width such as 32x48")
       ->check([&](const std::string& text) { return parse_size(text, height, width); })
       ->group(kGroup);
@@ -76,7 +68,7 @@ int run(int argc, char** argv) {
     classifier.height = height;
     classifier.width = width;
   }
-  if (!normalization.empty()) classifier.normalization = retort::normalization_preset(normalization);
+  if (!network.normalize.empty()) classifier.normalization = retort::normalization_preset(network.normalize);
   if (!class_names.empty()) {
     classifier.class_names = retort::read_class_names(class_names, classifier.model->spec().classes);
   }
