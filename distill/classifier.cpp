@@ -180,7 +180,9 @@ Classifier load_classifier(const ClassifierOptions& options) {
 }
 
 std::string resolve_checkpoint(const std::string& given) {
-  const std::string path = in_project(given);
+  std::error_code ignored;
+  // Files that ./export wrote lie in the working folder, runs in the project's.
+  const std::string path = fs::exists(given, ignored) ? given : in_project(given);
   check(fs::exists(path),
         "{}: no such file or folder; a teacher or any other classifier is a run (runs/NAME), a version of it "
         "(runs/NAME/v1), a file of weights (.safetensors, or PyTorch's .pth, .pt, .th) or an .onnx file",

@@ -302,7 +302,9 @@ TEST_F(Programs, StartedInTheirBuildFolderTheyKeepRunsInTheProjects) {
   const fs::path build = folder_ / "project/build";
   fs::create_directories(build);
   write_file(build / "CMakeCache.txt", "");
-  for (const char* name : {"train", "runs", "distill"}) fs::copy_file(fs::path(RETORT_PROGRAMS) / name, build / name);
+  for (const char* name : {"train", "runs", "distill", "export"}) {
+    fs::copy_file(fs::path(RETORT_PROGRAMS) / name, build / name);
+  }
   fs::copy_file(config(), build / "tiny.cfg");
   fs::copy_file(distill_config("[[loss]]\ntype = \"logit_mse\"\n"), build / "student.cfg");
   const auto there = [&] {
@@ -312,7 +314,10 @@ TEST_F(Programs, StartedInTheirBuildFolderTheyKeepRunsInTheProjects) {
   EXPECT_EQ(trained.exit_code, 0) << trained.err;
   EXPECT_TRUE(fs::exists(folder_ / "project/runs/tiny/v1/best.safetensors"));
   EXPECT_THAT(call(build / "runs", {}, there).out, HasSubstr("tiny"));
-  const std::vector<std::string> arguments = {"student.cfg", "--set", "teacher.0.path=runs/tiny", "--set",
+  const Result exported = call(build / "export", {"runs/tiny", "--onnx", "tiny.onnx"}, there);
+  EXPECT_EQ(exported.exit_code, 0) << exported.err;
+  EXPECT_TRUE(fs::exists(build / "tiny.onnx"));
+  const std::vector<std::string> arguments = {"student.cfg", "--set", "teacher.0.path=tiny.onnx", "--set",
                                               "train.epochs=1"};
   const Result distilled = call(build / "distill", arguments, there);
   EXPECT_EQ(distilled.exit_code, 0) << distilled.err;
