@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distill/text_table.h"
 #include "kernels/error.h"
 
 namespace retort {
@@ -70,13 +71,6 @@ ClassificationReport classification_report(std::span<const float> logits, std::s
     b.accuracy /= static_cast<double>(b.samples);
   }
   return report;
-}
-
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + '"';
 }
 
 std::string per_class_csv(const ClassificationReport& report, const std::vector<std::string>& class_names) {

@@ -42,7 +42,4 @@ std::string per_class_csv(const ClassificationReport& report, const std::vector<
 // The matrix with the names of the predicted classes above it and those of the labels before each row.
 std::string confusion_csv(const ClassificationReport& report, const std::vector<std::string>& class_names);
 
-// A field of a CSV file: quoted where it needs to be (RFC 4180).
-std::string csv_field(const std::string& text);
-
 }  // namespace retort

@@ -90,9 +90,7 @@ Normalization normalization_of(const Classifier& classifier, const std::string& 
 }
 
 Evaluation evaluate_classifier(const EvaluationRequest& request) {
-  TrainConfig arithmetic_config;
-  arithmetic_config.precision = request.precision;
-  const Arithmetic arithmetic = arithmetic_of(arithmetic_config);
+  const Arithmetic arithmetic = arithmetic_of(request.precision);
   const Device device = resolve_device(request.device);
   const auto load = [&](const NetworkChoice& choice) {
     ClassifierOptions options = choice.options;

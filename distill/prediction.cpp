@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "distill/session.h"
+#include "distill/text_table.h"
 #include "engine/autograd.h"
 #include "engine/safetensors.h"
 
@@ -29,12 +30,6 @@ Classifier load(const PredictionRequest& request, DType dtype) {
   }
   if (classifier.height == 0) classifier.height = classifier.width = spec.stem == "imagenet" ? 224 : 32;
   return classifier;
-}
-
-Arithmetic arithmetic_of(const std::string& precision) {
-  TrainConfig config;
-  config.precision = precision;
-  return arithmetic_of(config);
 }
 
 std::vector<Guess> best_of(const std::vector<float>& logits, std::size_t top) {

@@ -9,6 +9,7 @@
 
 #include "distill/classifier.h"
 #include "distill/console.h"
+#include "distill/text_table.h"
 #include "engine/project_folder.h"
 
 namespace retort {
@@ -27,17 +28,6 @@ std::string with_deviation(const std::vector<double>& values, int digits) {
   const MeanDeviation m = mean_deviation(values);
   return values.size() == 1 ? fmt::format("{:.{}f}", m.mean, digits)
                             : fmt::format("{:.{}f} ± {:.{}f}", m.mean, digits, m.deviation, digits);
-}
-
-// In characters: "±" is two bytes.
-std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
-}
-
-std::string padded(const std::string& text, std::size_t width, bool left) {
-  const std::string space(width - std::min(width, width_of(text)), ' ');
-  return left ? text + space : space + text;
 }
 
 std::string agreement_of(const ReportRow& row) {
@@ -104,17 +94,7 @@ std::string report_table(const std::vector<ReportRow>& rows) {
                      with_deviation(values_of(row.last, &Metrics::loss), 4), agreement_of(row),
                      row.seconds ? duration_text(*row.seconds) : "-"});
   }
-  std::vector<std::size_t> widths(cells[0].size(), 0);
-  for (const auto& row : cells) {
-    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(row[c]));
-  }
-  std::string text;
-  for (const auto& row : cells) {
-    std::string line;
-    for (std::size_t c = 0; c < row.size(); ++c) line += padded(row[c], widths[c], c < 2) + "  ";
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
-  }
-  return text;
+  return text_table(cells, 2);
 }
 
 std::string report_csv(const std::vector<ReportRow>& rows) {

@@ -8,6 +8,7 @@
 
 #include "distill/config_reader.h"
 #include "distill/console.h"
+#include "distill/text_table.h"
 #include "engine/project_folder.h"
 #include "engine/suggest.h"
 
@@ -169,28 +170,6 @@ std::vector<std::pair<const char*, Text>> table_rows() {
   };
 }
 
-std::string aligned(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
-  }
-  std::string text;
-  for (const auto& row : rows) {
-    std::string line;
-    for (std::size_t c = 0; c < row.size(); ++c) line += fmt::format("{:<{}}  ", row[c], widths[c]);
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
-  }
-  return text;
-}
-
-std::string quoted(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string out = "\"";
-  for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
-  return out + "\"";
-}
-
 }  // namespace
 
 std::string state_of(const RunEntry& run) {
@@ -198,6 +177,28 @@ std::string state_of(const RunEntry& run) {
   const auto found = run.info.find("state");
   if (found == run.info.end() || !found->is_string()) return "-";
   return *found == "running" ? "died" : found->get<std::string>();
+}
+
+std::string runs_table(const std::vector<RunEntry>& runs) {
+  std::vector<std::pair<const char*, Text>> facts = table_rows();
+  std::erase_if(facts, [](const auto& fact) { return std::string_view(fact.first).ends_with("loss"); });
+  std::vector<std::vector<std::string>> rows{{"run", "version"}};
+  for (const auto& [name, text] : facts) rows[0].emplace_back(name);
+  for (const RunEntry& run : runs) {
+    rows.push_back({run.name, fmt::format("v{}", run.version)});
+    const ComparedRun whole{"", run, ""};
+    for (const auto& [name, text] : facts) rows.back().push_back(text(whole));
+    if (students_of(run) == nullptr) continue;
+    for (const auto& [student, values] : students_of(run)->items()) {
+      ComparedRun own;
+      own.entry.info = values;
+      rows.push_back({"  " + student, ""});
+      for (const auto& [name, text] : facts) {
+        rows.back().push_back(std::string_view(name).ends_with("%") ? text(own) : "");
+      }
+    }
+  }
+  return text_table(rows, 5);
 }
 
 std::vector<ComparedRun> all_runs(const std::string& root) {
@@ -227,7 +228,15 @@ RunComparison compare_runs(std::vector<ComparedRun> runs) {
   RunComparison comparison;
   std::map<std::string, std::vector<Json>> values;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    for (auto& [key, value] : config_of(runs[i])) {
+    std::map<std::string, Json> config = config_of(runs[i]);
+    // A student's architecture is its config's; run.json has the first one's, and its number of parameters.
+    nlohmann::json& info = runs[i].entry.info;
+    const auto arch = config.find("model.arch");
+    if (!runs[i].student.empty() && arch != config.end() && info.value("arch", "") != arch->second) {
+      info["arch"] = arch->second;
+      info.erase("parameters");
+    }
+    for (auto& [key, value] : config) {
       auto& row = values[key];
       row.resize(runs.size());
       row[i] = std::move(value);
@@ -237,15 +246,6 @@ RunComparison compare_runs(std::vector<ComparedRun> runs) {
     if (std::any_of(row.begin(), row.end(), [&, &first = row[0]](const Json& v) { return v != first; })) {
       comparison.differences.emplace_back(key, std::move(row));
     }
-  }
-  // A student's architecture is its config's; run.json has the first one's, and its number of parameters.
-  for (ComparedRun& run : runs) {
-    if (run.student.empty()) continue;
-    const auto config = config_of(run);
-    const auto arch = config.find("model.arch");
-    if (arch == config.end() || run.entry.info.value("arch", "") == arch->second) continue;
-    run.entry.info["arch"] = arch->second;
-    run.entry.info.erase("parameters");
   }
   comparison.runs = std::move(runs);
   return comparison;
@@ -264,7 +264,7 @@ std::string comparison_table(const RunComparison& comparison) {
     for (const Json& value : values) rows.back().push_back(value == "" ? "\"\"" : text_of(value));
   }
   if (rows.size() > facts) rows.insert(rows.begin() + static_cast<std::ptrdiff_t>(facts), {{""}, {"[config]"}});
-  std::string text = aligned(rows);
+  std::string text = text_table(rows, rows[0].size());
   if (rows.size() == facts && comparison.runs.size() > 1) text += "\nthe configs are the same\n";
   return text;
 }
@@ -291,12 +291,12 @@ std::string comparison_csv(const RunComparison& comparison) {
       "test_last_top1", "test_best_top1", "test_last_loss", "test_best_loss", "seconds",    "started"};
   std::string text = "run,state";
   for (const char* key : kFacts) text += fmt::format(",{}", key);
-  for (const auto& [key, values] : comparison.differences) text += "," + quoted("config." + key);
+  for (const auto& [key, values] : comparison.differences) text += "," + csv_field("config." + key);
   text += "\n";
-  const auto cell = [](const Json& value) { return value.is_null() ? "" : quoted(text_of(value)); };
+  const auto cell = [](const Json& value) { return value.is_null() ? "" : csv_field(text_of(value)); };
   for (std::size_t i = 0; i < comparison.runs.size(); ++i) {
     const ComparedRun& run = comparison.runs[i];
-    text += quoted(run.name) + "," + state_of(run.entry);
+    text += csv_field(run.name) + "," + state_of(run.entry);
     for (const char* key : kFacts) text += "," + cell(fact(run, key));
     for (const auto& [key, values] : comparison.differences) text += "," + cell(values[i]);
     text += "\n";

@@ -20,6 +20,9 @@ struct ComparedRun {
 // "running", "finished", "interrupted"; "died" for a version that says it runs, but that nobody works on.
 std::string state_of(const RunEntry& run);
 
+// A line for each version, and for each student of a version that has several.
+std::string runs_table(const std::vector<RunEntry>& runs);
+
 // The run that is meant by NAME (its newest version), NAME/vN, NAME/STUDENT, NAME/vN/STUDENT below `root`, or by a
 // folder's path. A version of several students gives all of them. Throws Error, one line with the nearest known name.
 std::vector<ComparedRun> find_runs(const std::string& root, const std::string& wanted);

@@ -45,11 +45,16 @@ Device resolve_device(const std::string& name) {
   return device;
 }
 
-Arithmetic arithmetic_of(const TrainConfig& config) {
+Arithmetic arithmetic_of(const std::string& precision) {
   Arithmetic a;
-  if (config.precision == "f64") a.dtype = DType::f64;
-  if (config.precision == "bf16") a.dtype = DType::bf16;
-  if (config.precision == "tf32") a.math = Math::tf32;
+  if (precision == "f64") a.dtype = DType::f64;
+  if (precision == "bf16") a.dtype = DType::bf16;
+  if (precision == "tf32") a.math = Math::tf32;
+  return a;
+}
+
+Arithmetic arithmetic_of(const TrainConfig& config) {
+  Arithmetic a = arithmetic_of(config.precision);
   if (config.strict_math) a.math = Math::strict;
   return a;
 }

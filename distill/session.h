@@ -23,6 +23,7 @@ struct Arithmetic {
   DType dtype = DType::f32;
   Math math = Math::standard;
 };
+Arithmetic arithmetic_of(const std::string& precision);
 Arithmetic arithmetic_of(const TrainConfig& config);
 
 struct Session {
