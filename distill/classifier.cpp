@@ -1,5 +1,7 @@
 #include "distill/classifier.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -118,12 +120,10 @@ void read_metadata(Classifier& classifier) {
   }
   std::istringstream names(classifier.metadata_or("class_names", ""));
   classifier.class_names = lines_of(names);
-  const auto classes = static_cast<std::size_t>(classifier.model->spec().classes);
+  const std::int64_t classes = classifier.model->spec().classes, known_names = std::ssize(classifier.class_names);
+  if (known_names == 0 || known_names > classes) return classifier.class_names.clear();
   // A network may have more outputs than its data set has classes ([model] classes).
-  if (classifier.class_names.empty() || classifier.class_names.size() > classes) return classifier.class_names.clear();
-  for (std::size_t k = classifier.class_names.size(); k < classes; ++k) {
-    classifier.class_names.push_back(std::to_string(k));
-  }
+  classifier.class_names = named_classes(std::move(classifier.class_names), classes);
 }
 
 // A network of one of our architectures with the weights of a file.
@@ -177,6 +177,25 @@ Classifier load_classifier(const ClassifierOptions& options) {
   Classifier classifier = is_onnx_file(path) ? from_onnx(path, options) : from_weights(path, options);
   read_metadata(classifier);
   return classifier;
+}
+
+std::map<std::string, std::string> network_metadata(const ModelSpec& spec, const std::vector<std::string>& class_names,
+                                                    const std::optional<Normalization>& normalization,
+                                                    std::int64_t height, std::int64_t width) {
+  std::map<std::string, std::string> metadata{
+      {"arch", spec.arch}, {"classes", std::to_string(spec.classes)}, {"stem", spec.stem}, {"shortcut", spec.shortcut}};
+  if (height > 0) metadata["input_size"] = fmt::format("{} {}", height, width);
+  if (!class_names.empty()) metadata["class_names"] = fmt::format("{}", fmt::join(class_names, "\n"));
+  if (normalization) {
+    metadata["normalize_mean"] = fmt::format("{}", fmt::join(normalization->mean, " "));
+    metadata["normalize_std"] = fmt::format("{}", fmt::join(normalization->std, " "));
+  }
+  return metadata;
+}
+
+std::vector<std::string> named_classes(std::vector<std::string> names, std::int64_t classes) {
+  for (auto k = std::ssize(names); k < classes; ++k) names.push_back(std::to_string(k));
+  return names;
 }
 
 std::string resolve_checkpoint(const std::string& given) {

@@ -44,6 +44,15 @@ struct Classifier {
 // with weights that are not finite.
 Classifier load_classifier(const ClassifierOptions& options);
 
+// What a checkpoint or an exported file says about its network, in the words that load_classifier() reads; what is not
+// known - no names, a height of 0, no normalisation - is left out.
+std::map<std::string, std::string> network_metadata(const ModelSpec& spec, const std::vector<std::string>& class_names,
+                                                    const std::optional<Normalization>& normalization,
+                                                    std::int64_t height, std::int64_t width);
+
+// A name for each of so many classes: those without one are called by their number.
+std::vector<std::string> named_classes(std::vector<std::string> names, std::int64_t classes);
+
 // The file that such a path stands for: best.safetensors, else last.safetensors, of the newest version that has one.
 std::string resolve_checkpoint(const std::string& given);
 

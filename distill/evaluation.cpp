@@ -74,12 +74,6 @@ LogitsOf logits_of(const Classifier& classifier, Math math) {
   };
 }
 
-std::vector<std::string> names_for(const Classifier& classifier, const Dataset& dataset) {
-  std::vector<std::string> names = dataset.class_names;
-  for (auto k = std::ssize(names); k < classifier.model->spec().classes; ++k) names.push_back(std::to_string(k));
-  return names;
-}
-
 }  // namespace
 
 Normalization normalization_of(const Classifier& classifier, const std::string& preset) {
@@ -114,7 +108,7 @@ Evaluation evaluate_classifier(const EvaluationRequest& request) {
     check(classes >= images.dataset.class_count(), "{}: tells {} classes apart, {} has {}", classifier.file, classes,
           images.dataset.name, images.dataset.class_count());
     result.dataset = images.dataset.name;
-    result.class_names = names_for(classifier, images.dataset);
+    result.class_names = named_classes(images.dataset.class_names, classes);
     result.height = set.height;
     result.width = set.width;
 

@@ -1,6 +1,6 @@
 #include "distill/export.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <filesystem>
 #include <iterator>
@@ -16,22 +16,10 @@ namespace {
 using Metadata = std::map<std::string, std::string>;
 
 Metadata metadata_of(const Classifier& classifier) {
-  Metadata metadata;
+  Metadata metadata = network_metadata(classifier.model->spec(), classifier.class_names, classifier.normalization,
+                                       classifier.height, classifier.width);
   for (const auto& [key, value] : classifier.metadata) {
-    if (!key.starts_with("retort.")) metadata[key] = value;  // those are the file's own
-  }
-  const ModelSpec& spec = classifier.model->spec();
-  metadata["arch"] = spec.arch;
-  metadata["classes"] = std::to_string(spec.classes);
-  metadata["stem"] = spec.stem;
-  metadata["shortcut"] = spec.shortcut;
-  if (classifier.height > 0) metadata["input_size"] = fmt::format("{} {}", classifier.height, classifier.width);
-  if (!classifier.class_names.empty()) {
-    metadata["class_names"] = fmt::format("{}", fmt::join(classifier.class_names, "\n"));
-  }
-  if (const auto& normalization = classifier.normalization) {
-    metadata["normalize_mean"] = fmt::format("{}", fmt::join(normalization->mean, " "));
-    metadata["normalize_std"] = fmt::format("{}", fmt::join(normalization->std, " "));
+    if (!key.starts_with("retort.")) metadata.emplace(key, value);  // those are the file's own
   }
   return metadata;
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <future>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -118,13 +117,9 @@ std::string csv_line(const Prediction& prediction, const Predictor& predictor) {
 
 void write_logits(const std::string& path, const std::vector<float>& logits, const std::vector<std::string>& files,
                   const Predictor& predictor) {
-  NamedArray array;
-  array.name = "logits";
-  array.shape = {static_cast<std::int64_t>(files.size()), predictor.classifier().model->spec().classes};
-  array.bytes.resize(logits.size() * sizeof(float));
-  if (!logits.empty()) std::memcpy(array.bytes.data(), logits.data(), array.bytes.size());
+  const std::int64_t classes = predictor.classifier().model->spec().classes;
   const auto lenient = nlohmann::json::error_handler_t::replace;  // a file's name may be no UTF-8
-  write_safetensors(path, {array},
+  write_safetensors(path, {float_array("logits", {std::ssize(files), classes}, logits)},
                     {{"files", nlohmann::json(files).dump(-1, ' ', false, lenient)},
                      {"arch", predictor.classifier().model->spec().arch},
                      {"class_names", fmt::format("{}", fmt::join(predictor.classifier().class_names, "\n"))}});

@@ -1,15 +1,13 @@
 #include "distill/session.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <numeric>
 
 #include "data/augment_config.h"
 #include "data/dataset.h"
 #include "data/split.h"
+#include "distill/classifier.h"
 #include "distill/console.h"
 #include "engine/project_folder.h"
 #include "engine/safetensors.h"
@@ -17,15 +15,19 @@
 namespace retort {
 namespace {
 
+Normalization normalization_of(const TrainConfig& config) {
+  Normalization normalization;
+  std::copy_n(config.data.normalize.mean.begin(), 3, normalization.mean);
+  std::copy_n(config.data.normalize.std.begin(), 3, normalization.std);
+  return normalization;
+}
+
 kernels::AugmentParams augment_params(const TrainConfig& config, const ImageSet& images, bool training) {
   std::vector<AugmentStepConfig> steps;
   if (training) {
     for (const AugmentEntry& entry : config.data.augment) steps.push_back({entry.name, entry.options});
   }
-  Normalization normalization;
-  std::copy_n(config.data.normalize.mean.begin(), 3, normalization.mean);
-  std::copy_n(config.data.normalize.std.begin(), 3, normalization.std);
-  return make_augment_params(steps, normalization, config.seed, {images.height, images.width});
+  return make_augment_params(steps, normalization_of(config), config.seed, {images.height, images.width});
 }
 
 }  // namespace
@@ -69,16 +71,10 @@ EvaluateOptions Session::evaluate_options() const {
 
 std::map<std::string, std::string> checkpoint_metadata(const Model& model, const Session& session,
                                                        const TrainConfig& config) {
-  const ModelSpec& spec = model.spec();
-  return {{"arch", spec.arch},
-          {"classes", std::to_string(spec.classes)},
-          {"stem", spec.stem},
-          {"shortcut", spec.shortcut},
-          {"dataset", config.data.dataset},
-          {"input_size", fmt::format("{} {}", session.height, session.width)},
-          {"normalize_mean", fmt::format("{}", fmt::join(config.data.normalize.mean, " "))},
-          {"normalize_std", fmt::format("{}", fmt::join(config.data.normalize.std, " "))},
-          {"class_names", fmt::format("{}", fmt::join(session.class_names, "\n"))}};
+  auto metadata =
+      network_metadata(model.spec(), session.class_names, normalization_of(config), session.height, session.width);
+  metadata["dataset"] = config.data.dataset;
+  return metadata;
 }
 
 void evaluate_weights(const TrainConfig& config, const std::string& logits_path) {
@@ -96,12 +92,8 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
                              logits_path.empty() ? nullptr : &logits);
   console.print("test: loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %", m.loss, 100 * m.top1, 100 * m.top5);
   if (logits_path.empty()) return;
-  NamedArray array;
-  array.name = "logits";
-  array.shape = {m.samples, model->spec().classes};
-  array.bytes.resize(logits.size() * sizeof(float));
-  std::memcpy(array.bytes.data(), logits.data(), array.bytes.size());
-  write_safetensors(logits_path, {array}, checkpoint_metadata(*model, session, config));
+  write_safetensors(logits_path, {float_array("logits", {m.samples, model->spec().classes}, logits)},
+                    checkpoint_metadata(*model, session, config));
   console.print("logits in {}", logits_path);
 }
 

@@ -73,6 +73,12 @@ std::int64_t NamedArray::numel() const {
   return product;
 }
 
+NamedArray float_array(const std::string& name, const std::vector<std::int64_t>& shape,
+                       const std::vector<float>& values) {
+  const auto* const first = reinterpret_cast<const std::byte*>(values.data());
+  return {name, FileType::f32, shape, {first, first + values.size() * sizeof(float)}};
+}
+
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }

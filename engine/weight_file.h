@@ -25,6 +25,10 @@ struct NamedArray {
   std::int64_t numel() const;
 };
 
+// An f32 array of these values, which are as many as the shape says.
+NamedArray float_array(const std::string& name, const std::vector<std::int64_t>& shape,
+                       const std::vector<float>& values);
+
 std::string shape_text(const std::vector<std::int64_t>& shape);  // "[16, 3, 3, 3]"
 
 struct WeightFile {
