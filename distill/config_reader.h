@@ -96,6 +96,7 @@ class ConfigSection {
   void read(const std::string& key, std::uint64_t& field);  // 0 .. 2^63 - 1, TOML's integers
   void read(const std::string& key, std::vector<std::string>& field);
   void read(const std::string& key, std::vector<int>& field, const Range& range = {});
+  void read(const std::string& key, std::vector<std::int64_t>& field, const Range& range = {});
   void read(const std::string& key, std::vector<double>& field, const Range& range = {});
   // A string that must be one of `choices`.
   void read_choice(const std::string& key, std::string& field, const std::vector<std::string>& choices);

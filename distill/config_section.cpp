@@ -162,6 +162,14 @@ void ConfigSection::read(const std::string& key, std::vector<int>& field, const 
   resolve(key, config_list(field));
 }
 
+void ConfigSection::read(const std::string& key, std::vector<std::int64_t>& field, const Range& range) {
+  if (const ConfigArray* elements = array(key, "a list of integers")) {
+    field.clear();
+    for (const ConfigValue& element : *elements) field.push_back(integer(key, element, range));
+  }
+  resolve(key, config_list(field));
+}
+
 void ConfigSection::read(const std::string& key, std::vector<double>& field, const Range& range) {
   if (const ConfigArray* elements = array(key, "a list of numbers")) {
     field.clear();

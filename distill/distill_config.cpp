@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <set>
 
 namespace retort {
@@ -99,10 +100,10 @@ void read_students(ConfigSection& top, const ConfigValue& tree, DistillConfig& c
   for (ConfigSection& block : top.sections("student")) {
     std::string name, group;
     int runs = 1;
-    std::vector<int> seeds;
+    std::vector<std::int64_t> seeds;
     block.read("name", name);
     block.read("group", group);
-    block.read("runs", runs, Range::at_least(1));
+    block.read("runs", runs, Range::closed(1, 1000));
     block.read("seeds", seeds, Range::at_least(0));
     const bool usable = !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](char c) {
       return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
@@ -110,11 +111,14 @@ void read_students(ConfigSection& top, const ConfigValue& tree, DistillConfig& c
     if (!usable) block.reject("name", "names a folder: expected letters, digits, '-', '_' and '.'");
     if (block.has("runs") && !seeds.empty()) block.reject("runs", "and seeds say the same thing; give one of them");
     if (seeds.empty()) {
-      for (int i = 0; i < runs; ++i) seeds.push_back(static_cast<int>(config.run.seed) + i);
+      const auto first = static_cast<std::int64_t>(config.run.seed);
+      const bool in_range = first <= std::numeric_limits<std::int64_t>::max() - (runs - 1);
+      if (!in_range) block.reject("runs", "counts beyond the largest seed");
+      for (int i = 0; i < runs; ++i) seeds.push_back(first + i);
     }
     const ConfigValue own = student_tree(tree, block);
     block.finish();
-    for (const int seed : seeds) {
+    for (const std::int64_t seed : seeds) {
       const std::string full = seeds.size() == 1 ? name : fmt::format("{}-{}", name, seed);
       if (!names.insert(full).second) block.reject("name", "is taken by another student");
       config.students.push_back(

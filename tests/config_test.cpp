@@ -331,6 +331,22 @@ TEST(Config, OtherProgramsReadTheirOwnBlocksTheSameWay) {
             "d.cfg:6: [[loss]] 2 unknown key \"wieght\"; did you mean \"weight\"?");
 }
 
+TEST(Config, StudentsTakeSeedsOfAnySize) {
+  const auto read = [](const std::string& seed, const std::string& student) {
+    const std::string text = "seed = " + seed + "\n[[student]]\nname = \"s\"\n" + student +
+                             "\n[[student.loss]]\ntype = \"cross_entropy\"\n";
+    return distill_config_of(parse_config_tree(text, "d.cfg"), "d");
+  };
+  const DistillConfig counted = read("4294967297", "runs = 2");
+  ASSERT_EQ(counted.students.size(), 2U);
+  EXPECT_EQ(counted.students[1].train.seed, 4294967298U);
+  EXPECT_EQ(counted.students[1].name, "s-4294967298");
+  EXPECT_EQ(read("1", "seeds = [4294967297]").students[0].train.seed, 4294967297U);
+  EXPECT_EQ(read("9223372036854775807", "").students[0].train.seed, 9223372036854775807U);
+  EXPECT_THAT(error_of([&] { read("9223372036854775807", "runs = 2"); }), testing::HasSubstr("the largest seed"));
+  EXPECT_THAT(error_of([&] { read("1", "runs = 1001"); }), testing::HasSubstr("1000"));
+}
+
 TEST(Config, EveryShippedConfigReads) {
   int count = 0;
   for (const auto& entry : std::filesystem::directory_iterator("configs")) {
