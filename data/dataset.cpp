@@ -145,11 +145,7 @@ std::vector<std::string> read_class_names(const fs::path& folder, const KnownSet
   const fs::path path = folder / set.names_file;
   std::ifstream in(path);
   if (!in) return set.class_names;
-  std::vector<std::string> names;
-  for (std::string line; std::getline(in, line);) {
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty()) names.push_back(line);
-  }
+  std::vector<std::string> names = class_names_in(in);
   check(names.size() == set.class_names.size(), "{}: {} class names, expected {}; fetch it again with ./dataset {}",
         path.string(), names.size(), set.class_names.size(), set.name);
   return names;
@@ -184,6 +180,18 @@ Dataset load_files(const KnownSet& set, const std::string& root, const std::vect
 }
 
 }  // namespace
+
+std::vector<std::string> class_names_in(std::istream& text) {
+  constexpr const char* kSpace = " \t\r";
+  std::vector<std::string> names;
+  for (std::string line; std::getline(text, line);) {
+    line.erase(line.find_last_not_of(kSpace) + 1);
+    line.erase(0, line.find_first_not_of(kSpace));
+    names.push_back(std::move(line));
+  }
+  while (!names.empty() && names.back().empty()) names.pop_back();
+  return names;
+}
 
 fs::path dataset_root(const std::string& root) {
   if (!root.empty()) return root;

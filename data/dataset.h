@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <iosfwd>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ struct Dataset {
 
 // `root` where it is given, else $RETORT_DATASETS, else "datasets" (engine/project_folder.h).
 std::filesystem::path dataset_root(const std::string& root = "");
+
+// Names, one a line: without the spaces around them and the empty lines behind the last one.
+std::vector<std::string> class_names_in(std::istream& text);
 
 // "cifar10" and "cifar100" in their original binary layout (Krizhevsky, 2009; fine labels), or "shapes", which the
 // program makes itself. With `train_files`, only these files of the set are read as the training images, in this order.

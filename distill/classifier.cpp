@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "data/dataset.h"
 #include "distill/run_directory.h"
 #include "engine/project_folder.h"
 #include "models/onnx_model.h"
@@ -20,16 +21,6 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kLargestInput = 16384;  // pixels a side
 constexpr std::int64_t kMostClasses = 1'000'000;
-
-std::vector<std::string> lines_of(std::istream& in) {
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(in, line);) {
-    const std::size_t begin = line.find_first_not_of(" \t\r"), end = line.find_last_not_of(" \t\r");
-    lines.push_back(begin == std::string::npos ? "" : line.substr(begin, end - begin + 1));
-  }
-  while (!lines.empty() && lines.back().empty()) lines.pop_back();
-  return lines;
-}
 
 // The rows of the last linear layer, or 0 where no array goes by one of its names.
 std::int64_t classes_in(const WeightFile& file) {
@@ -119,7 +110,7 @@ void read_metadata(Classifier& classifier) {
     classifier.width = static_cast<std::int64_t>(size[1]);
   }
   std::istringstream names(classifier.metadata_or("class_names", ""));
-  classifier.class_names = lines_of(names);
+  classifier.class_names = class_names_in(names);
   const std::int64_t classes = classifier.model->spec().classes, known_names = std::ssize(classifier.class_names);
   if (known_names == 0 || known_names > classes) return classifier.class_names.clear();
   // A network may have more outputs than its data set has classes ([model] classes).
@@ -220,7 +211,7 @@ std::vector<std::string> read_class_names(const std::string& path, std::int64_t 
   std::ifstream in(path);
   check(in.is_open() && !fs::is_directory(path), "{}: cannot be read; expected a text file of one class name a line",
         path);
-  std::vector<std::string> names = lines_of(in);
+  std::vector<std::string> names = class_names_in(in);
   check(static_cast<std::int64_t>(names.size()) == classes, "{}: {} class names, the network tells {} classes apart",
         path, names.size(), classes);
   return names;

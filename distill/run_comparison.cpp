@@ -229,13 +229,6 @@ RunComparison compare_runs(std::vector<ComparedRun> runs) {
   std::map<std::string, std::vector<Json>> values;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     std::map<std::string, Json> config = config_of(runs[i]);
-    // A student's architecture is its config's; run.json has the first one's, and its number of parameters.
-    nlohmann::json& info = runs[i].entry.info;
-    const auto arch = config.find("model.arch");
-    if (!runs[i].student.empty() && arch != config.end() && info.value("arch", "") != arch->second) {
-      info["arch"] = arch->second;
-      info.erase("parameters");
-    }
     for (auto& [key, value] : config) {
       auto& row = values[key];
       row.resize(runs.size());

@@ -103,15 +103,17 @@ void Trainer::announce() {
   console_.print("{}: {} on {}, {}, {}", config_.name,
                  several ? fmt::format("{} students", learners_.size()) : learners_[0].config.model.arch,
                  config_.data.dataset, config_.precision, backend);
-  const std::int64_t parameters = learners_[0].model->parameters().parameter_count();
-  console_.print("{} parameters{}; {} training, {} validation and {} test images; {}", counted(parameters),
-                 several ? " the first" : "", counted(std::ssize(session_.train)),
-                 counted(std::ssize(session_.validation)), counted(std::ssize(session_.test)), run_.path().string());
+  console_.print("{} parameters{}; {} training, {} validation and {} test images; {}",
+                 counted(learners_[0].model->parameters().parameter_count()), several ? " the first" : "",
+                 counted(std::ssize(session_.train)), counted(std::ssize(session_.validation)),
+                 counted(std::ssize(session_.test)), run_.path().string());
   if (state_.step > 0) console_.print("resumed after step {}, in epoch {}", state_.step, state_.epoch + 1);
+  for (const Learner& learner : learners_) {
+    record(learner,
+           {{"arch", learner.config.model.arch}, {"parameters", learner.model->parameters().parameter_count()}});
+  }
   run_.update({{"state", "running"},
-               {"arch", learners_[0].config.model.arch},
                {"dataset", config_.data.dataset},
-               {"parameters", parameters},
                {"epochs", config_.train.epochs},
                {"epoch", state_.epoch},
                {"device", session_.device.to_string()},

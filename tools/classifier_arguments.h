@@ -10,12 +10,18 @@
 
 namespace retort::tools {
 
+// The group of options for what a file of weights may leave out.
+inline const std::string kUnsaid = "For files that do not say it themselves";
+
+inline void add_class_names_option(CLI::App& app, std::string& file) {
+  app.add_option("--classes", file, "A text file of class names, one a line")->group(kUnsaid);
+}
+
 // Options --arch, --stem, --shortcut and --normalize for files that do not say it themselves; with a prefix,
 // --<prefix>-arch and so on.
 inline void add_network_options(CLI::App& app, NetworkChoice& choice, const std::string& prefix = "") {
   const std::string dashes = prefix.empty() ? "--" : "--" + prefix + "-";
-  const std::string group = prefix.empty() ? "For files that do not say it themselves"
-                                           : "For a file of the " + prefix + " that does not say it itself";
+  const std::string group = prefix.empty() ? kUnsaid : "For a file of the " + prefix + " that does not say it itself";
   app.add_option(dashes + "arch", choice.options.arch, "Architecture: resnet18, resnet20, ...")->group(group);
   app.add_option(dashes + "stem", choice.options.stem, "cifar (the default) or imagenet")
       ->check(CLI::IsMember({"cifar", "imagenet"}))

@@ -46,11 +46,10 @@ int run(int argc, char** argv) {
                "ONNX: the input is RGB in [0, 1], the graph normalises it")
       ->needs(to_onnx);
   retort::tools::add_network_options(app, network);
-  constexpr const char* kGroup = "For files that do not say it themselves";
   app.add_option("--input-size", size, "The size of its images: 224, or height x width such as 32x48")
       ->check([&](const std::string& text) { return parse_size(text, height, width); })
-      ->group(kGroup);
-  app.add_option("--classes", class_names, "A text file of class names, one a line")->group(kGroup);
+      ->group(retort::tools::kUnsaid);
+  retort::tools::add_class_names_option(app, class_names);
   try {
     app.parse(argc, argv);
     if (onnx.empty() && safetensors.empty()) {

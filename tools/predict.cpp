@@ -74,8 +74,7 @@ int run(int argc, char** argv) {
   app.add_option("--crop", request.crop, "N or WxH: the middle that is cut out");
   retort::tools::add_device_options(app, request.device, request.precision);
   retort::tools::add_network_options(app, request.network);
-  app.add_option("--classes", request.class_names_file, "A text file of class names, one a line")
-      ->group("For files that do not say it themselves");
+  retort::tools::add_class_names_option(app, request.class_names_file);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

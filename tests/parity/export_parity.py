@@ -28,11 +28,11 @@ import onnxruntime
 import safetensors.torch
 import torch
 import torchvision
-from PIL import Image
 
 import parity_common as common
+import photographs
+from photographs import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VARIANTS = list(itertools.product((False, True), ("f32", "f16")))
 failed = []
 
@@ -81,19 +81,6 @@ def compare_variants(name, build, source, arguments, images, references, folder)
             verdict(f"{name} with --normalize-input", f"logits differ by at most {difference:.1e}", difference <= 1e-4)
 
 
-def random_weights(model, batches):
-    """Weights and statistics of some size: normalisations that do something, statistics of real images."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "bn" in name or "downsample.1" in name:
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-        model.train()
-        for batch in batches:
-            model(batch)
-    return model.eval()
-
-
 def cifar_networks(build, count, folder):
     pretrained = common.datasets() / "pretrained_resnet_cifar10"
     pixels, _ = common.cifar_records(common.datasets() / "cifar-10-batches-bin" / "test_batch.bin", 1)
@@ -102,7 +89,7 @@ def cifar_networks(build, count, folder):
     small = torchvision.models.resnet18(num_classes=10)
     small.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
     small.maxpool = torch.nn.Identity()
-    random_weights(small, torch.tensor(images).split(100))
+    photographs.calibrate(small, images)
     resnet18 = folder / "resnet18.safetensors"
     common.write_safetensors(resnet18, common.numpy_state(small))
     for arch, weights, shortcut in (("resnet20", pretrained / "resnet20-12fca82f.safetensors", "pad"),
@@ -117,31 +104,22 @@ def cifar_networks(build, count, folder):
         compare_variants(arch, build, weights, arguments, images, {"Retort": (logits, 1e-4)}, folder)
 
 
-def photographs(folder, count):
-    """The middle 224x224 of photographs as files and as the network's input."""
-    source = common.datasets() / "imagenet_samples_240"
-    files = sorted(p for p in source.iterdir() if p.suffix == ".JPEG")[:count]
-    if not files:
-        sys.exit(f"{source} holds no photographs")
-    pixels, written = [], common.fresh_folder(folder / "photographs")
-    for file in files:
-        with Image.open(file) as opened:
-            image = torchvision.transforms.functional.center_crop(
-                torchvision.transforms.functional.resize(opened.convert("RGB"), 256), [224, 224])
-        image.save(written / f"{file.stem}.png")
-        pixels.append(numpy.asarray(image).transpose(2, 0, 1))
-    order = numpy.argsort([p.name for p in (written / f"{f.stem}.png" for f in files)])
-    return written, common.normalise(numpy.stack(pixels)[order], numpy.float32, IMAGENET_MEAN, IMAGENET_STD)
+def written_photographs(folder, count):
+    """Their middles as files, and as the network's input in the order of the files."""
+    written = common.fresh_folder(folder / "photographs")
+    pictures = {file.stem: photographs.middle(file) for file in photographs.files(count)}
+    for name, picture in pictures.items():
+        picture.save(written / f"{name}.png")
+    return written, photographs.network_input([pictures[file.stem] for file in sorted(written.iterdir())])
 
 
 def torchvision_networks(build, folder, count):
-    pngs, images = photographs(folder, count)
+    pngs, images = written_photographs(folder, count)
     for arch in ("resnet18", "resnet50"):
         torch.manual_seed(5)
-        model = random_weights(getattr(torchvision.models, arch)(), torch.tensor(images).split(16))
+        model = photographs.calibrate(getattr(torchvision.models, arch)(), images)
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        with torch.no_grad():
-            expected = torch.cat([model(batch) for batch in torch.tensor(images).split(16)]).numpy()
+        expected = photographs.logits(model, images)
         weights = folder / f"{arch}.pth"
         torch.save(model.state_dict(), weights)
         arguments = ["--arch", arch, "--stem", "imagenet", "--input-size", "224", "--normalize", "imagenet"]
@@ -155,9 +133,7 @@ def torchvision_networks(build, folder, count):
                 f"{'all of the same bytes' if same else 'not all the same'}", same and len(loaded) == len(state))
         again = getattr(torchvision.models, arch)().eval()
         again.load_state_dict(loaded, strict=True)
-        with torch.no_grad():
-            logits = torch.cat([again(batch) for batch in torch.tensor(images).split(16)]).numpy()
-        difference = float(numpy.abs(logits - expected).max())
+        difference = float(numpy.abs(photographs.logits(again, images) - expected).max())
         verdict(f"{arch}: back in PyTorch, strict=True", f"logits differ by at most {difference:.1e}", difference <= 1e-3)
 
         references = {"PyTorch": (expected, 1e-3)}

@@ -19,11 +19,11 @@ import warnings
 import numpy
 import onnx
 import onnxruntime
-import PIL.Image
 import torch
 import torchvision
 
 import parity_common as common
+import photographs
 
 MODELS = ["resnet50", "vgg11_bn", "densenet121", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small",
           "efficientnet_b0", "shufflenet_v2_x1_0"]
@@ -31,43 +31,6 @@ EXPORTERS = {"torchscript": {"dynamo": False, "opset_version": 17},
              "unfolded": {"dynamo": False, "opset_version": 13, "do_constant_folding": False,
                           "training": torch.onnx.TrainingMode.PRESERVE},
              "dynamo": {"dynamo": True}}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def photographs(count):
-    files = sorted((common.datasets() / "imagenet_samples_240").glob("*.JPEG"))
-    if len(files) < count:
-        sys.exit(f"{common.datasets()}/imagenet_samples_240: {len(files)} photographs, {count} are needed")
-    images = []
-    for file in files[:: len(files) // count][:count]:
-        image = PIL.Image.open(file).convert("RGB")
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side)).resize((224, 224), PIL.Image.BILINEAR)
-        images.append(numpy.asarray(image, numpy.uint8).transpose(2, 0, 1))
-    return common.normalise(numpy.stack(images), numpy.float32, MEAN, STD)
-
-
-def network(name, images):
-    """Random weights, with the statistics that the images have and logits that differ by about 1 from photograph to
-    photograph: without, deep networks are all but constant and any tolerance holds."""
-    torch.manual_seed(1)
-    model = getattr(torchvision.models, name)(weights=None)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean of the batches
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.2)
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    model.train()
-    last = [module for module in model.modules() if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))][-1]
-    with torch.no_grad():
-        model(images)
-        spread = model.eval()(images).std(0).mean()
-        last.weight /= spread
-        last.bias /= spread
-    return model
 
 
 def export(model, images, path, options):
@@ -118,16 +81,16 @@ def main():
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     program = arguments.program or arguments.build / "tests" / "onnx_run"
-    images = photographs(arguments.images)
+    images = photographs.network_input([photographs.middle(file) for file in photographs.files(arguments.images)])
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         folder = arguments.keep or scratch
         folder.mkdir(parents=True, exist_ok=True)
         for name in arguments.models:
-            model = network(name, torch.from_numpy(images))
-            with torch.no_grad():
-                reference = model(torch.from_numpy(images)).numpy()
+            torch.manual_seed(1)
+            model = photographs.calibrate(getattr(torchvision.models, name)(), images)
+            reference = photographs.logits(model, images)
             spread = reference.std(0).mean()
             for exporter in arguments.exporters:
                 path = folder / f"{name}_{exporter}.onnx"

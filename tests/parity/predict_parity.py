@@ -16,32 +16,12 @@ import tempfile
 import numpy
 import torch
 import torchvision
-from PIL import Image
 from safetensors.torch import save_file
-from torchvision import transforms
 
 import parity_common as common
+import photographs
 
 LIMIT = 1e-3
-PREPARE = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(),
-                              transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
-
-
-def calibrated(name, inputs):
-    """Statistics of the photographs; logits that spread as a trained network's do."""
-    torch.manual_seed(1)
-    model = getattr(torchvision.models, name)(weights=None)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches
-            torch.nn.init.uniform_(module.weight, 0.3, 0.9)
-            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
-    with torch.no_grad():
-        for batch in inputs[:64].split(16):
-            model(batch)
-        model.eval()
-        model.fc.weight *= 4 / model(inputs[:16]).std()
-    return model
 
 
 def saved(model, folder, name):
@@ -60,20 +40,18 @@ def main():
     parser.add_argument("--count", type=int, default=240)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    photographs = sorted((common.datasets() / "imagenet_samples_240").glob("*.JPEG"))[:arguments.count]
-    if not photographs:
-        sys.exit(f"{common.datasets() / 'imagenet_samples_240'}: no photographs there")
-    inputs = torch.stack([PREPARE(Image.open(path).convert("RGB")) for path in photographs])
+    files = photographs.files(arguments.count)
+    inputs = photographs.network_input([photographs.middle(file) for file in files])
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for name in ("resnet18", "resnet50"):
-            model = calibrated(name, inputs)
-            with torch.no_grad():
-                expected = torch.cat([model(batch) for batch in inputs.split(32)]).numpy()
-            for kind, file in saved(model, folder, name).items():
+            torch.manual_seed(1)
+            model = photographs.calibrate(getattr(torchvision.models, name)(), inputs)
+            expected = photographs.logits(model, inputs)
+            for kind, weights in saved(model, folder, name).items():
                 out = folder / "logits.safetensors"
-                common.run_program(arguments.build, "predict", file, *photographs, "--arch", name, "--stem", "imagenet",
+                common.run_program(arguments.build, "predict", weights, *files, "--arch", name, "--stem", "imagenet",
                                    "--normalize", "imagenet", "--device", arguments.device, "--logits", out)
                 found = common.read_safetensors(out)["logits"]
                 if found.shape != expected.shape:
