@@ -27,7 +27,9 @@ echo "preset $preset; only what this needs (tools/test.sh builds the rest)"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 quietly() { "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2; return 1; }; }
-quietly cmake --preset "$preset"
+precompile=()
+if [[ ! -d build ]]; then precompile=(-DRETORT_PRECOMPILE=ON); fi # nothing is in a compiler cache yet
+quietly cmake --preset "$preset" "${precompile[@]}"
 quietly cmake --build --preset "$preset" --parallel "$(nproc)" --target train distill dataset
 
 step "data"

@@ -49,8 +49,9 @@ struct BinaryCrossEntropy {
   }
 };
 
-// Sums of values of up to kShort elements are taken in A, those of more in f64.
-constexpr std::int64_t kShort = 1024;
+// Sums of values of up to kShort elements are taken in A, those of more in f64: few enough for f32 even where no vector
+// lanes share them, as with sanitizers.
+constexpr std::int64_t kShort = 256;
 
 template <typename T, typename F>
 double sum_of_losses(const T* x, const T* t, T* gradient, Accumulator<T> factor, std::int64_t begin, std::int64_t end,

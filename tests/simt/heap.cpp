@@ -19,9 +19,11 @@ constexpr std::size_t kAlignment = 256;    // what cudaMalloc gives
 constexpr std::size_t kLead = kAlignment;  // the guard zone before an allocation
 constexpr std::size_t kKeepFreedBytes = 16 * 1024 * 1024;
 
+#ifndef __SANITIZE_ADDRESS__  // which watches freed memory itself
 bool is_poison(const unsigned char* at, std::size_t bytes) {
   return bytes == 0 || (at[0] == kPoison && std::memcmp(at, at + 1, bytes - 1) == 0);
 }
+#endif
 
 unsigned char guard_byte(std::uintptr_t address) {
   return kGuard[address % 2];
