@@ -127,6 +127,8 @@ class ConfigSection {
   double number(const std::string& key, const ConfigValue& v, const Range& range, const char* expected) const;
   std::int64_t integer(const std::string& key, const ConfigValue& v, const Range& range) const;
   int small_integer(const std::string& key, const ConfigValue& v, const Range& range) const;
+  template <typename T, typename Convert>
+  void read_list(const std::string& key, const char* expected, std::vector<T>& field, Convert convert);
   const ConfigArray* array(const std::string& key, const char* expected);
   std::string label() const;  // "[optimizer] " or ""
 

@@ -141,41 +141,35 @@ const ConfigArray* ConfigSection::array(const std::string& key, const char* expe
   return elements;
 }
 
-void ConfigSection::read(const std::string& key, std::vector<std::string>& field) {
-  constexpr const char* kExpected = "a list of strings";
-  if (const ConfigArray* elements = array(key, kExpected)) {
+template <typename T, typename Convert>
+void ConfigSection::read_list(const std::string& key, const char* expected, std::vector<T>& field, Convert convert) {
+  if (const ConfigArray* elements = array(key, expected)) {
     field.clear();
-    for (const ConfigValue& element : *elements) {
-      const auto* text = std::get_if<std::string>(&element.data);
-      if (text == nullptr) wrong_type(key, element, kExpected);
-      field.push_back(*text);
-    }
+    for (const ConfigValue& element : *elements) field.push_back(convert(element));
   }
   resolve(key, config_list(field));
+}
+
+void ConfigSection::read(const std::string& key, std::vector<std::string>& field) {
+  constexpr const char* kExpected = "a list of strings";
+  read_list(key, kExpected, field, [&](const ConfigValue& element) {
+    const auto* text = std::get_if<std::string>(&element.data);
+    if (text == nullptr) wrong_type(key, element, kExpected);
+    return *text;
+  });
 }
 
 void ConfigSection::read(const std::string& key, std::vector<int>& field, const Range& range) {
-  if (const ConfigArray* elements = array(key, "a list of integers")) {
-    field.clear();
-    for (const ConfigValue& element : *elements) field.push_back(small_integer(key, element, range));
-  }
-  resolve(key, config_list(field));
+  read_list(key, "a list of integers", field, [&](const ConfigValue& v) { return small_integer(key, v, range); });
 }
 
 void ConfigSection::read(const std::string& key, std::vector<std::int64_t>& field, const Range& range) {
-  if (const ConfigArray* elements = array(key, "a list of integers")) {
-    field.clear();
-    for (const ConfigValue& element : *elements) field.push_back(integer(key, element, range));
-  }
-  resolve(key, config_list(field));
+  read_list(key, "a list of integers", field, [&](const ConfigValue& v) { return integer(key, v, range); });
 }
 
 void ConfigSection::read(const std::string& key, std::vector<double>& field, const Range& range) {
-  if (const ConfigArray* elements = array(key, "a list of numbers")) {
-    field.clear();
-    for (const ConfigValue& element : *elements) field.push_back(number(key, element, range, "a list of numbers"));
-  }
-  resolve(key, config_list(field));
+  constexpr const char* kExpected = "a list of numbers";
+  read_list(key, kExpected, field, [&](const ConfigValue& v) { return number(key, v, range, kExpected); });
 }
 
 void ConfigSection::read_choice(const std::string& key, std::string& field, const std::vector<std::string>& choices) {
