@@ -108,17 +108,16 @@ void Trainer::announce() {
                  counted(std::ssize(session_.train)), counted(std::ssize(session_.validation)),
                  counted(std::ssize(session_.test)), run_.path().string());
   if (state_.step > 0) console_.print("resumed after step {}, in epoch {}", state_.step, state_.epoch + 1);
+  Json facts = {
+      {"state", "running"},          {"dataset", config_.data.dataset},       {"epochs", config_.train.epochs},
+      {"epoch", state_.epoch},       {"device", session_.device.to_string()}, {"backend", backend},
+      {"build", build_description()}};
   for (const Learner& learner : learners_) {
-    record(learner,
-           {{"arch", learner.config.model.arch}, {"parameters", learner.model->parameters().parameter_count()}});
+    Json& own = learner.name.empty() ? facts : students_[learner.name];
+    own.update({{"arch", learner.config.model.arch}, {"parameters", learner.model->parameters().parameter_count()}});
   }
-  run_.update({{"state", "running"},
-               {"dataset", config_.data.dataset},
-               {"epochs", config_.train.epochs},
-               {"epoch", state_.epoch},
-               {"device", session_.device.to_string()},
-               {"backend", backend},
-               {"build", build_description()}});
+  if (!students_.empty()) facts["students"] = students_;
+  run_.update(facts);
 }
 
 void Trainer::start() {
