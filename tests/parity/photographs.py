@@ -8,6 +8,7 @@ import numpy
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import parity_common as common
 
@@ -41,7 +42,8 @@ def logits(model, images):
 
 def calibrate(model, images):
     """Gives a network of random weights the statistics of the images, and logits that differ by about 1 from image to
-    image: without, deep networks are all but constant and any tolerance holds."""
+    image: without, deep networks are all but constant and any tolerance holds. The last normalisation of a residual
+    block gets a small gain, as training gives it: otherwise a deep ResNet is at the limit of what f32 can compute."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches
@@ -49,6 +51,10 @@ def calibrate(model, images):
             torch.nn.init.normal_(module.bias, 0, 0.2)
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    with torch.no_grad():
+        for block in model.modules():
+            if isinstance(block, (BasicBlock, Bottleneck)):
+                (block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight *= 0.2
     logits(model.train(), images)
     last = [module for module in model.modules() if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))][-1]
     spread = float(logits(model.eval(), images).std(0).mean())
