@@ -1,8 +1,6 @@
 // ./evaluate and ./predict as a user starts them, and what they do with sizes, folders and patterns.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +16,7 @@
 #include "distill/prediction.h"
 #include "engine/autograd.h"
 #include "engine/safetensors.h"
-#include "tests/support/files.h"
+#include "tests/support/program_test.h"
 
 namespace retort {
 namespace {
@@ -72,12 +70,9 @@ TEST(FindImages, FilesFoldersAndPatterns) {
   EXPECT_THAT(error_of([&] { found({folder / "empty"}); }), HasSubstr("no .jpg"));
 }
 
-struct Result {
-  int exit_code = -1;
-  std::string out, err;
-};
+using Result = test::ProgramResult;
 
-class Measured : public ::testing::Test {
+class Measured : public test::ProgramTest {
  protected:
   // An untrained resnet8 for `shapes`, with all that a checkpoint says about itself.
   void SetUp() override {
@@ -99,30 +94,6 @@ class Measured : public ::testing::Test {
     write_safetensors(folder_ / "bare.safetensors", model_->parameters().to_arrays());
   }
 
-  Result call(const std::string& program, const std::vector<std::string>& arguments) const {
-    const pid_t child = fork();
-    if (child == 0) {
-      if (chdir(folder_.path().c_str()) != 0) _exit(99);
-      if (!freopen("out", "w", stdout) || !freopen("err", "w", stderr)) _exit(99);
-      const std::string path = (fs::path(RETORT_PROGRAMS) / program).string();
-      std::vector<char*> argv{const_cast<char*>(path.c_str())};
-      for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-      argv.push_back(nullptr);
-      execv(path.c_str(), argv.data());
-      _exit(99);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(folder_ / "out"),
-            read_file(folder_ / "err")};
-  }
-  void expect_error(const Result& result, const ::testing::Matcher<std::string>& text, int exit_code = 1) const {
-    EXPECT_EQ(result.exit_code, exit_code) << result.out << result.err;
-    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
-    EXPECT_THAT(result.err, text);
-  }
-
-  TemporaryFolder folder_;
   std::unique_ptr<Model> model_;
   std::map<std::string, std::string> metadata_;
 };
@@ -192,9 +163,9 @@ TEST_F(Measured, EvaluateSaysWhatIsMissing) {
 }
 
 TEST_F(Measured, EvaluateKnowsTheValidationSplitOfARun) {
-  folder_.write("tiny.cfg",
-                "name = \"tiny\"\nseed = 5\ndevice = \"cpu\"\n[data]\ndataset = \"shapes\"\nvalidation = 300\n"
-                "fraction = 0.02\nbatch_size = 64\n[model]\narch = \"resnet8\"\n[train]\nepochs = 1\n");
+  home_.write("tiny.cfg",
+              "name = \"tiny\"\nseed = 5\ndevice = \"cpu\"\n[data]\ndataset = \"shapes\"\nvalidation = 300\n"
+              "fraction = 0.02\nbatch_size = 64\n[model]\narch = \"resnet8\"\n[train]\nepochs = 1\n");
   const Result trained = call("train", {"tiny.cfg"});
   ASSERT_EQ(trained.exit_code, 0) << trained.err;
   const auto info = nlohmann::json::parse(read_file(folder_ / "runs/tiny/v1/run.json"));
@@ -212,8 +183,8 @@ TEST_F(Measured, PredictNeedsNothingButTheFile) {
   fs::create_directory(folder_ / "photos");
   fs::copy_file(kImages / "420.jpg", folder_ / "photos/a, b.jpg");
   fs::copy_file(kImages / "rgba.png", folder_ / "photos/c.png");
-  folder_.write("photos/broken.jpg", read_file((kImages / "420.jpg").string()).substr(0, 500));
-  folder_.write("photos/empty.png", "");
+  home_.write("photos/broken.jpg", read_file((kImages / "420.jpg").string()).substr(0, 500));
+  home_.write("photos/empty.png", "");
   const Result result = call("predict", {"net.safetensors", "photos", "--device", "cpu", "--top", "2", "--csv",
                                          "out.csv", "--logits", "out.safetensors"});
   EXPECT_EQ(result.exit_code, 1);
@@ -279,7 +250,7 @@ TEST_F(Measured, PredictTakesMoreThanABatchInOrder) {
 
 TEST_F(Measured, PredictSaysWhatIsMissing) {
   fs::copy_file(kImages / "rgb.png", folder_ / "a.png");
-  folder_.write("names.txt", "one\ntwo\n");
+  home_.write("names.txt", "one\ntwo\n");
   expect_error(call("predict", {"bare.safetensors", "a.png"}), HasSubstr("--arch"));
   expect_error(call("predict", {"bare.safetensors", "a.png", "--arch", "resnet8"}), HasSubstr("--normalize"));
   expect_error(call("predict", {"net.safetensors", "a.png", "--classes", "names.txt"}),

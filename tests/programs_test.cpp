@@ -1,198 +1,34 @@
 // The programs as a user starts them: training, interruption, resumption, and what bad input gets to hear.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
-#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
-#include <thread>
 
 #include "engine/safetensors.h"
+#include "tests/support/program_test.h"
 
 namespace retort {
 namespace {
 
 namespace fs = std::filesystem;
+using test::logged_lines;
+using test::program_path;
+using test::read_file;
+using test::steps_logged;
+using test::write_file;
 using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using Result = test::ProgramResult;
 
-struct Result {
-  int exit_code = -1;
-  std::string out, err;
-};
-
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-void write_file(const fs::path& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-// A run small enough to repeat many times: 20 steps on the embedded set.
-constexpr const char* kConfig = R"(name = "tiny"
-seed = 5
-device = "cpu"
-[data]
-dataset = "shapes"
-validation = 100
-fraction = 0.0164
-batch_size = 64
-augment = ["flip", "crop"]
-[model]
-arch = "resnet8"
-[optimizer]
-lr = 0.05
-momentum = 0.9
-weight_decay = 1e-4
-[schedule]
-type = "cosine"
-warmup_epochs = 1
-[train]
-epochs = 4
-label_smoothing = 0.1
-)";
-
-class Programs : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "retort-programs-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-    write_file(config(), kConfig);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  fs::path config() const { return folder_ / "tiny.cfg"; }
-  fs::path run(const std::string& root, int version = 1) const {
-    return folder_ / root / "tiny" / ("v" + std::to_string(version));
-  }
-
-  // Starts a program, by name or by its whole path, in the test's folder; wait() collects it.
-  pid_t start(const std::string& program, const std::vector<std::string>& arguments,
-              const std::function<void()>& before = {}) const {
-    const pid_t child = fork();
-    if (child != 0) return child;
-    if (chdir(folder_.c_str()) != 0) _exit(99);
-    if (!freopen((folder_ / "out").c_str(), "w", stdout) || !freopen((folder_ / "err").c_str(), "w", stderr)) _exit(99);
-    if (before) before();
-    const std::string path = fs::path(RETORT_PROGRAMS) / program;
-    std::vector<char*> argv{const_cast<char*>(path.c_str())};
-    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-    argv.push_back(nullptr);
-    execv(path.c_str(), argv.data());
-    _exit(99);
-  }
-
-  Result wait(pid_t child) const {
-    int status = 0;
-    waitpid(child, &status, 0);
-    Result result{WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(folder_ / "out"),
-                  read_file(folder_ / "err")};
-    return result;
-  }
-
-  Result call(const std::string& program, const std::vector<std::string>& arguments,
-              const std::function<void()>& before = {}) const {
-    return wait(start(program, arguments, before));
-  }
-
-  Result train(std::vector<std::string> arguments) const {
-    arguments.insert(arguments.begin(), config().string());
-    return call("train", arguments);
-  }
-
-  // One line on stderr, exit code 1.
-  void expect_error(const Result& result, const ::testing::Matcher<std::string>& text, int exit_code = 1) const {
-    EXPECT_EQ(result.exit_code, exit_code) << result.out << result.err;
-    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
-    EXPECT_THAT(result.err, text);
-  }
-
-  void train_whole(const std::string& root) const {
-    const Result result = train({"--set", "output.root=" + root});
-    ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
-  }
-
-  void expect_same_results(const std::string& expected, const std::string& actual) const {
-    expect_same_folders(run(expected), run(actual));
-  }
-
-  // state.safetensors is left out: it holds the time taken.
-  static void expect_same_folders(const fs::path& expected, const fs::path& actual) {
-    for (const char* file : {"last.safetensors", "best.safetensors"}) {
-      const std::string a = read_file(expected / file), b = read_file(actual / file);
-      ASSERT_FALSE(a.empty()) << file;
-      EXPECT_TRUE(a == b) << file << " differs";
-    }
-    EXPECT_EQ(losses(expected), losses(actual));
-  }
-
-  // A config of a distillation of the trained tiny network (in `teachers`), with these blocks at its end.
-  fs::path distill_config(const std::string& blocks) const {
-    const fs::path path = folder_ / "student.cfg";
-    write_file(path,
-               "extends = \"tiny.cfg\"\nname = \"student\"\n[train]\nlabel_smoothing = 0\n[distill]\n"
-               "teacher_tolerance = 1\n[[teacher]]\npath = \"teachers/tiny\"\n" +
-                   blocks);
-    return path;
-  }
-  fs::path student_run(const std::string& root) const { return folder_ / root / "student" / "v1"; }
-
-  // All that metrics.jsonl holds, times left out.
-  static std::vector<std::string> losses(const fs::path& folder) {
-    std::vector<std::string> lines;
-    std::ifstream file(folder / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) {
-      nlohmann::json object = nlohmann::json::parse(line);
-      object.erase("seconds");
-      object.erase("images_per_second");
-      lines.push_back(object.dump());
-    }
-    return lines;
-  }
-
-  static std::size_t steps_logged(const fs::path& folder) {
-    const std::string text = read_file(folder / "metrics.jsonl");
-    std::size_t steps = 0;
-    for (std::size_t at = 0; (at = text.find("\"kind\":\"step\"", at)) != std::string::npos; ++at) ++steps;
-    return steps;
-  }
-
-  // Starts training and sends `signal` once `steps` steps are logged.
-  Result train_and_signal(const std::string& root, std::size_t steps, int signal) const {
-    return signal_after("train", config(), root, run(root), steps, signal);
-  }
-
-  Result signal_after(const std::string& program, const fs::path& config_file, const std::string& root,
-                      const fs::path& logged, std::size_t steps, int signal) const {
-    const pid_t child = start(program, {config_file.string(), "--set", "output.root=" + root});
-    while (steps_logged(logged) < steps) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      if (waitpid(child, nullptr, WNOHANG) == child) ADD_FAILURE() << "ended early: " << read_file(folder_ / "err");
-      if (HasFailure()) return {};
-    }
-    kill(child, signal);
-    return wait(child);
-  }
-
-  fs::path folder_;
-};
+class Programs : public test::TinyRunTest {};
 
 TEST_F(Programs, TrainingLogsStepsEpochsAndTest) {
   train_whole("a");
@@ -278,6 +114,9 @@ TEST_F(Programs, RunsAreComparedByNameVersionAndStudent) {
   EXPECT_EQ(two.out.find("augment"), std::string::npos);
   EXPECT_THAT(call("runs", {"runs/plain/v1/", "plain/v1"}).out, HasSubstr("the configs are the same"));
 
+  EXPECT_THAT(call("runs", {}).out, AllOf(ContainsRegex("\n  kd +resnet8 +78,042 +- +62.50 "),
+                                          ContainsRegex("\n  wide +resnet8x4 +- +- +75.00 ")));
+
   const auto json = nlohmann::json::parse(call("runs", {"plain/v1", "sweep", "--json"}).out);
   ASSERT_EQ(json["runs"].size(), 3u);
   EXPECT_EQ(json["runs"][1]["name"], "sweep/v1/kd");
@@ -302,7 +141,7 @@ TEST_F(Programs, StartedInTheirBuildFolderTheyKeepRunsInTheProjects) {
   fs::create_directories(build);
   write_file(build / "CMakeCache.txt", "");
   for (const char* name : {"train", "runs", "distill", "export"}) {
-    fs::copy_file(fs::path(RETORT_PROGRAMS) / name, build / name);
+    fs::copy_file(program_path(name), build / name);
   }
   fs::copy_file(config(), build / "tiny.cfg");
   fs::copy_file(distill_config("[[loss]]\ntype = \"logit_mse\"\n"), build / "student.cfg");
@@ -361,7 +200,7 @@ TEST_F(Programs, OneVersionIsTrainedByOneProcess) {
 
 TEST_F(Programs, BadConfigsGetOneLine) {
   const auto with = [&](const std::string& from, const std::string& to) {
-    std::string text = kConfig;
+    std::string text = test::kTinyConfig;
     const std::size_t at = text.find(from);
     EXPECT_NE(at, std::string::npos) << from;
     write_file(config(), text.replace(at, from.size(), to));
@@ -376,7 +215,7 @@ TEST_F(Programs, BadConfigsGetOneLine) {
   expect_error(with("\"shapes\"", "\"shape\""), AllOf(HasSubstr("tiny.cfg:5"), HasSubstr("shapes")));
   expect_error(with("\"flip\"", "\"flop\""), AllOf(HasSubstr("tiny.cfg:9"), HasSubstr("flip")));
   expect_error(with("[optimizer]", "[optimizer"), HasSubstr("tiny.cfg:12"));
-  write_file(config(), kConfig);
+  write_file(config(), test::kTinyConfig);
   expect_error(train({"--set", "optimizer.lr=fast"}), HasSubstr("--set optimizer.lr"));
   expect_error(call("train", {"missing.cfg"}), HasSubstr("missing.cfg"));
   expect_error(call("train", {}), HasSubstr("config"), 2);
