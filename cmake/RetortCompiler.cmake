@@ -31,7 +31,7 @@ function(retort_library name)
   target_link_libraries(retort_${name} PUBLIC ${ARG_PUBLIC} PRIVATE $<BUILD_INTERFACE:retort_options> ${ARG_PRIVATE})
   target_compile_features(retort_${name} PUBLIC cxx_std_20)
   target_include_directories(retort_${name} PUBLIC
-    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/retort>)
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   if(RETORT_PRECOMPILE)  # GCC 12 takes what it finds in precompiled headers for ours, and misfires there
     target_precompile_headers(retort_${name} PRIVATE ${RETORT_COMMON_HEADERS})
     target_compile_options(retort_${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wno-array-bounds;-Wno-stringop-overflow>")

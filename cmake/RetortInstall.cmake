@@ -7,11 +7,14 @@ set(retort_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/retort)
 install(TARGETS retort_kernels retort_engine retort_models retort_data retort_distill EXPORT retort
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT retort NAMESPACE retort:: FILE retortTargets.cmake DESTINATION ${retort_package_dir})
-foreach(library kernels engine models data distill)
-  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${library} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/retort
-    FILES_MATCHING PATTERN "*.h" PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "no_cuda" EXCLUDE)
-endforeach()
+install(CODE "
+  set(SOURCE \"${PROJECT_SOURCE_DIR}\")
+  set(DESTINATION \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_INCLUDEDIR}\")
+  set(LIBRARIES kernels engine models data distill)
+  include(\"${CMAKE_CURRENT_LIST_DIR}/InstallHeaders.cmake\")")
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/retort/configs)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/examples/ DESTINATION ${CMAKE_INSTALL_DATADIR}/retort/examples)
+install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/retortConfig.cmake.in
   ${PROJECT_BINARY_DIR}/retortConfig.cmake INSTALL_DESTINATION ${retort_package_dir})

@@ -12,6 +12,7 @@
 #include "data/dataset.h"
 #include "distill/run_directory.h"
 #include "engine/project_folder.h"
+#include "engine/version.h"
 #include "models/onnx_model.h"
 
 namespace retort {
@@ -173,8 +174,11 @@ Classifier load_classifier(const ClassifierOptions& options) {
 std::map<std::string, std::string> network_metadata(const ModelSpec& spec, const std::vector<std::string>& class_names,
                                                     const std::optional<Normalization>& normalization,
                                                     std::int64_t height, std::int64_t width) {
-  std::map<std::string, std::string> metadata{
-      {"arch", spec.arch}, {"classes", std::to_string(spec.classes)}, {"stem", spec.stem}, {"shortcut", spec.shortcut}};
+  std::map<std::string, std::string> metadata{{"arch", spec.arch},
+                                              {"classes", std::to_string(spec.classes)},
+                                              {"stem", spec.stem},
+                                              {"shortcut", spec.shortcut},
+                                              {"retort", version()}};
   if (height > 0) metadata["input_size"] = fmt::format("{} {}", height, width);
   if (!class_names.empty()) metadata["class_names"] = fmt::format("{}", fmt::join(class_names, "\n"));
   if (normalization) {

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "distill/config_reader.h"
+#include "engine/project_folder.h"
 #include "engine/suggest.h"
 
 namespace retort {
@@ -204,7 +205,7 @@ void merge_tables(ConfigTable& base, const ConfigTable& over) {
 
 ConfigValue load_config_tree(const std::string& path, const std::vector<std::string>& overrides) {
   std::vector<fs::path> chain;
-  ConfigValue tree = load(path, "", chain);
+  ConfigValue tree = load(find_config(path), "", chain);
   for (const std::string& assignment : overrides) apply_override(tree, assignment);
   return tree;
 }

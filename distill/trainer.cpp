@@ -12,6 +12,7 @@
 #include "distill/train_state.h"
 #include "distill/training_step.h"
 #include "engine/project_folder.h"
+#include "engine/version.h"
 
 namespace retort {
 namespace {
@@ -25,7 +26,7 @@ std::string build_description() {
 #else
   constexpr const char* kind = "debug";
 #endif
-  return fmt::format("{}, GCC {}.{}", kind, __GNUC__, __GNUC_MINOR__);
+  return fmt::format("Retort {}, {}, GCC {}.{}", version(), kind, __GNUC__, __GNUC_MINOR__);
 }
 
 Json to_json(const Metrics& m) {

@@ -8,6 +8,7 @@
 #include "engine/autograd.h"
 #include "engine/onnx_graph_writer.h"
 #include "engine/trace.h"
+#include "engine/version.h"
 #include "engine/weight_file.h"
 
 namespace retort {
@@ -419,6 +420,7 @@ std::string onnx_model(const std::function<Tensor(const Tensor&)>& forward, cons
   onnx::ModelProto model;
   model.set_ir_version(kIrVersion);
   model.set_producer_name("retort");
+  model.set_producer_version(version());
   model.add_opset_import()->set_version(kOpset);
   for (const auto& [key, value] : options.metadata) {
     onnx::StringStringEntryProto& entry = *model.add_metadata_props();

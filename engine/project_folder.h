@@ -11,4 +11,8 @@ namespace retort {
 // that name. Absolute paths and those that begin with ".." stay what they are.
 std::string in_project(const std::string& path);
 
+// A config as given, or where no such file is there and it is a plain name, the one that an installed Retort has of that
+// name: <prefix>/share/retort/configs beside <prefix>/bin. `./train teacher.cfg` works in any folder then.
+std::string find_config(const std::string& given);
+
 }  // namespace retort

@@ -29,7 +29,7 @@ struct Count {
   std::int64_t parameters;
 };
 
-// He et al. 2016 and the distillation papers; see docs/models.md for the sources.
+// He et al. 2016, torchvision and the distillation papers.
 TEST(ResNet, ParameterCountsAreThePublishedOnes) {
   const std::vector<Count> counts{
       {"resnet10", 10, "cifar", 4903242},       {"resnet10", 100, "cifar", 4949412},
