@@ -11,7 +11,7 @@ is printed and the chosen class must be the same for 99 of 100 images.
 Part 2, photographs: torchvision's ResNet18 and ResNet50 (ImageNet stem; random weights, statistics of photographs)
 go from PyTorch to Retort and back: the exported safetensors load into PyTorch with strict=True, every tensor of the
 same bytes. The logits, of Retort's predict and of the exports in onnxruntime, must lie within 1e-4 of PyTorch's in f64
-and of one another; half precision as in part 1.
+and of one another; those of f16 exports within twice what PyTorch's half precision is off.
 
 Needs torch, torchvision, onnx, onnxruntime, safetensors and Pillow.
 """
@@ -64,8 +64,9 @@ def onnx_logits(path, images, batch=50):
     return numpy.concatenate(logits)[:len(images)]
 
 
-def compare_variants(name, build, source, arguments, images, references, folder):
-    """references: name -> logits."""
+def compare_variants(name, build, source, arguments, images, references, folder, allowed_f16=None):
+    """references: name -> logits. allowed_f16: the largest difference; without it, first choices are counted: those of
+    a random network hang on less than half precision keeps."""
     for fold, precision in VARIANTS:
         path = folder / f"{name}.onnx"
         flags = ["--onnx", path, "--precision", precision] + (["--fold"] if fold else [])
@@ -74,7 +75,10 @@ def compare_variants(name, build, source, arguments, images, references, folder)
         for against, expected in references.items():
             difference = largest_difference(logits, expected)
             agree = float((logits.argmax(1) == expected.argmax(1)).mean())
-            ok = difference <= 1e-4 and agree == 1 if precision == "f32" else agree >= 0.99
+            if precision == "f32":
+                ok = difference <= 1e-4 and agree == 1
+            else:
+                ok = agree >= 0.99 if allowed_f16 is None else difference <= allowed_f16
             verdict(f"{name} {'folded' if fold else 'kept'} {precision} in onnxruntime, {len(images)} images against {against}",
                     f"logits differ by at most {difference:.1e} (largest {numpy.abs(expected).max():.1f}), "
                     f"top-1 the same for {100 * agree:.1f} %", ok)
@@ -126,6 +130,10 @@ def torchvision_networks(build, folder, count):
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         expected = photographs.logits(copy.deepcopy(model).double(), images.astype(numpy.float64))
         in_f32 = photographs.logits(model, images)
+        in_half = photographs.logits(copy.deepcopy(model).half(), images.astype(numpy.float16))
+        off, off_half = (largest_difference(logits, expected) for logits in (in_f32, in_half))
+        print(f"{arch}: PyTorch's logits, up to {numpy.abs(expected).max():.1f} in f64, are off by at most {off:.1e} in f32 "
+              f"and {off_half:.1e} in half precision", flush=True)
         weights = folder / f"{arch}.pth"
         torch.save(model.state_dict(), weights)
         arguments = ["--arch", arch, "--stem", "imagenet", "--input-size", "224", "--normalize", "imagenet"]
@@ -151,7 +159,7 @@ def torchvision_networks(build, folder, count):
             verdict(f"{arch}: Retort's predict against PyTorch in f64", f"logits differ by at most {difference:.1e}",
                     difference <= 1e-4)
             references["Retort"] = predicted
-        compare_variants(arch + " on photographs", build, weights, arguments, images, references, folder)
+        compare_variants(arch + " on photographs", build, weights, arguments, images, references, folder, 2 * off_half)
 
 
 def main():
