@@ -183,8 +183,10 @@ Dataset load_files(const KnownSet& set, const std::string& root, const std::vect
 
 std::vector<std::string> class_names_in(std::istream& text) {
   constexpr const char* kSpace = " \t\r";
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   std::vector<std::string> names;
   for (std::string line; std::getline(text, line);) {
+    if (names.empty() && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
     line.erase(line.find_last_not_of(kSpace) + 1);
     line.erase(0, line.find_first_not_of(kSpace));
     names.push_back(std::move(line));

@@ -33,7 +33,8 @@ struct Dataset {
 // `root` where it is given, else $RETORT_DATASETS, else "datasets" (engine/project_folder.h).
 std::filesystem::path dataset_root(const std::string& root = "");
 
-// Names, one a line: without the spaces around them and the empty lines behind the last one.
+// Names, one a line: without the byte order mark that Windows puts before them, the spaces around them and the empty
+// lines behind the last one.
 std::vector<std::string> class_names_in(std::istream& text);
 
 // "cifar10" and "cifar100" in their original binary layout (Krizhevsky, 2009; fine labels), or "shapes", which the

@@ -14,6 +14,9 @@ bool is_png(std::span<const std::uint8_t> file);
 Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& path, const ImageLimits& limits);
 Image decode_png(std::span<const std::uint8_t> file, const std::string& path, const ImageLimits& limits);
 
+// What a file is that is none of these: "a GIF picture", "empty".
+std::string foreign_format(std::span<const std::uint8_t> file);
+
 // Of a size that a file claims to have; allocates the pixels.
 inline Image blank_image(std::int64_t height, std::int64_t width, const std::string& path, const ImageLimits& limits) {
   check(height >= 1 && width >= 1 && height <= limits.side && width <= limits.side && height * width <= limits.pixels,

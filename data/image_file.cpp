@@ -16,6 +16,9 @@ std::vector<std::uint8_t> whole_file(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code code;
   const fs::file_status status = fs::status(path, code);
+  if (!fs::exists(status) && fs::is_symlink(path, code)) {
+    fail("{}: is a link to {}, which is not there", path, fs::read_symlink(path, code).string());
+  }
   check(fs::exists(status), "{}: no such file", path);
   check(fs::is_regular_file(status), "{}: is not a file", path);
   const std::uintmax_t size = fs::file_size(path, code);
@@ -34,7 +37,7 @@ Image read_image_file(const std::string& path, const ImageLimits& limits) {
   const std::vector<std::uint8_t> file = whole_file(path);
   if (is_jpeg(file)) return decode_jpeg(file, path, limits);
   if (is_png(file)) return decode_png(file, path, limits);
-  fail("{}: is {}, expected a JPEG or PNG", path, file.empty() ? "empty" : "neither of the formats that are read");
+  fail("{}: is {}, expected a JPEG or PNG", path, foreign_format(file));
 }
 
 }  // namespace retort

@@ -1,14 +1,20 @@
 #include "data/image_input.h"
 
+#include <fmt/ranges.h>
 #include <glob.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "data/image_file.h"
 #include "data/resize.h"
@@ -46,24 +52,99 @@ Size parse_size(const char* option, const std::string& text) {
   return count == 1 ? Size{values[0], values[0], true} : Size{values[1], values[0], false};
 }
 
-bool is_image_name(const fs::path& path) {
+std::string ending_of(const fs::path& path) {
   std::string ending = path.extension().string();
   std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
-  return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
+  return ending;
 }
 
-std::vector<std::string> images_below(const std::string& folder) {
-  std::vector<std::string> found;
-  std::error_code error;
-  for (fs::recursive_directory_iterator at(folder, fs::directory_options::skip_permission_denied, error), end;
-       !error && at != end; at.increment(error)) {
-    if (is_image_name(at->path()) && !at->is_directory(error)) found.push_back(at->path().string());
-  }
-  check(!error, "{}: cannot be listed: {}", folder, error.message());
-  check(!found.empty(), "{}: no .jpg, .jpeg or .png file in it", folder);
-  std::sort(found.begin(), found.end());
-  return found;
+bool is_one_of(const std::string& ending, std::span<const std::string_view> endings) {
+  return std::find(endings.begin(), endings.end(), ending) != endings.end();
 }
+
+// The images in a folder and in all below it, links followed.
+class FolderWalk {
+ public:
+  FolderWalk(const std::string& top, PassedOver& passed_over) : top_(top), passed_over_(passed_over) {}
+
+  std::vector<std::string> images() {
+    const std::size_t errors_before = passed_over_.errors.size();
+    visit(top_, false);
+    const std::string others =
+        others_.empty() ? "" : fmt::format("{} ({})", counted_others(), fmt::join(other_endings(), ", "));
+    if (found_.empty() && passed_over_.errors.size() > errors_before) fail("{}", passed_over_.errors.back());
+    check(!found_.empty(), "{}: no .jpg, .jpeg or .png file in it{}", top_, others.empty() ? "" : ", but " + others);
+    if (!others.empty()) passed_over_.notes.push_back(fmt::format("{}: {} are left out", top_, others));
+    std::sort(found_.begin(), found_.end());
+    return found_;
+  }
+
+ private:
+  using Identity = std::pair<dev_t, ino_t>;
+
+  void visit(const fs::path& folder, bool linked) {
+    struct stat status {};
+    if (stat(folder.c_str(), &status) != 0) return passed_over_.errors.push_back(unlisted(folder, errno));
+    const Identity identity{status.st_dev, status.st_ino};
+    if (std::find(above_.begin(), above_.end(), identity) != above_.end()) {
+      passed_over_.notes.push_back(
+          fmt::format("{}: a link back to a folder that it lies in is not followed", folder.string()));
+      return;
+    }
+    linked_ += linked ? 1 : 0;
+    check(linked_ <= kMostLinkedFolders, "{}: more than {} folders are reached through links; they lead in circles",
+          top_, kMostLinkedFolders);
+    std::error_code error;
+    fs::directory_iterator at(folder, error);
+    above_.push_back(identity);
+    for (; !error && at != fs::directory_iterator(); at.increment(error)) take(*at, linked);
+    above_.pop_back();
+    if (error) passed_over_.errors.push_back(unlisted(folder, error.value()));
+  }
+
+  void take(const fs::directory_entry& entry, bool linked) {
+    std::error_code ignored;
+    const bool link = entry.is_symlink(ignored);
+    if (entry.is_directory(ignored)) return visit(entry.path(), linked || link);
+    const std::string ending = ending_of(entry.path());
+    if (is_one_of(ending, kRead)) {
+      found_.push_back(entry.path().string());
+    } else if (is_one_of(ending, kNotRead)) {
+      ++others_[ending];
+    } else if (link && !entry.exists(ignored)) {
+      passed_over_.notes.push_back(fmt::format("{}: a link to {}, which is not there", entry.path().string(),
+                                               fs::read_symlink(entry.path(), ignored).string()));
+    }
+  }
+
+  static std::string unlisted(const fs::path& folder, int error) {
+    return fmt::format("{}: cannot be listed: {}", folder.string(), std::strerror(error));
+  }
+
+  std::string counted_others() const {
+    std::size_t count = 0;
+    for (const auto& [ending, files] : others_) count += files;
+    return count == 1 ? "1 picture of another format" : fmt::format("{} pictures of other formats", count);
+  }
+
+  std::vector<std::string> other_endings() const {
+    std::vector<std::string> endings;
+    for (const auto& [ending, files] : others_) endings.push_back(ending);
+    return endings;
+  }
+
+  static constexpr std::string_view kRead[] = {".jpg", ".jpeg", ".png"};
+  static constexpr std::string_view kNotRead[] = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2",
+                                                  ".jpe",  ".jxl", ".ppm", ".svg",  ".tif",  ".tiff", ".webp"};
+  static constexpr std::size_t kMostLinkedFolders = 100'000;
+
+  std::string top_;
+  PassedOver& passed_over_;
+  std::vector<Identity> above_;  // the folders that the present one lies in
+  std::size_t linked_ = 0;       // folders that were reached through a link
+  std::vector<std::string> found_;
+  std::map<std::string, std::size_t> others_;
+};
 
 std::vector<std::string> matches_of(const std::string& pattern) {
   glob_t matches{};
@@ -128,12 +209,14 @@ InputPlan input_plan(std::int64_t height, std::int64_t width, const std::string&
   return plan;
 }
 
-std::vector<std::string> find_images(const std::vector<std::string>& arguments) {
+std::vector<std::string> find_images(const std::vector<std::string>& arguments, PassedOver* passed_over) {
+  PassedOver ignored_by_caller;
+  PassedOver& noted = passed_over != nullptr ? *passed_over : ignored_by_caller;
   std::vector<std::string> files;
   const auto add = [&](const std::string& path) {
     std::error_code ignored;
     if (!fs::is_directory(path, ignored)) return files.push_back(path);
-    const std::vector<std::string> below = images_below(path);
+    const std::vector<std::string> below = FolderWalk(path, noted).images();
     files.insert(files.end(), below.begin(), below.end());
   };
   for (const std::string& argument : arguments) {

@@ -30,11 +30,18 @@ struct InputPlan {
 // Throws Error for what is no such size or leaves less than is cut out.
 InputPlan input_plan(std::int64_t height, std::int64_t width, const std::string& resize, const std::string& crop);
 
+// One line each for what find_images() leaves out.
+struct PassedOver {
+  std::vector<std::string>
+      notes;  // links that lead round in a circle or nowhere, pictures of formats that are not read
+  std::vector<std::string> errors;  // folders that cannot be listed
+};
+
 // The images that arguments stand for: a file is itself; a folder the .jpg, .jpeg and .png files in it and in folders
-// below it, sorted by path; a pattern with *, ? or [ that is no file what matches it (glob(3), sorted). Throws Error
-// for a folder without images and a pattern without matches; whether files are there and sound shows when they are
-// read.
-std::vector<std::string> find_images(const std::vector<std::string>& arguments);
+// below it, links to folders followed, sorted by path; a pattern with *, ? or [ that is no file what matches it
+// (glob(3), sorted). Throws Error for a folder without images and a pattern without matches; whether files are there
+// and sound shows when they are read.
+std::vector<std::string> find_images(const std::vector<std::string>& arguments, PassedOver* passed_over = nullptr);
 
 struct ImageBatch {
   std::vector<std::uint8_t> pixels;  // [which.size(), height, width, 3]

@@ -94,12 +94,15 @@ Image resized_height(const Image& image, int height) {
 }  // namespace
 
 Image resized(const Image& image, int height, int width) {
-  const std::int64_t larger =
-      std::max(static_cast<std::int64_t>(height) * width, static_cast<std::int64_t>(image.height) * width);
-  check(height >= 1 && width >= 1 && larger <= kMostPixels, "resize: {} x {} pixels would become {} x {}", image.width,
-        image.height, width, height);
-  const Image wide = width == image.width ? image : resized_width(image, width);
-  return height == image.height ? wide : resized_height(wide, height);
+  // Each pass rounds to 8 bits, so their order shows in the result. This is Pillow's choice.
+  const bool columns_first = height < image.height && image.height - height > 2 * (image.width - width);
+  const std::int64_t between =
+      columns_first ? static_cast<std::int64_t>(height) * image.width : static_cast<std::int64_t>(image.height) * width;
+  check(height >= 1 && width >= 1 && std::max(static_cast<std::int64_t>(height) * width, between) <= kMostPixels,
+        "resize: {} x {} pixels would become {} x {}", image.width, image.height, width, height);
+  const auto across = [&](const Image& from) { return width == from.width ? from : resized_width(from, width); };
+  const auto down = [&](const Image& from) { return height == from.height ? from : resized_height(from, height); };
+  return columns_first ? across(down(image)) : down(across(image));
 }
 
 Image resized_shorter_side(const Image& image, int side) {

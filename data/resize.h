@@ -1,15 +1,15 @@
 // From photographs to the input of a network, in exactly the arithmetic of Pillow's Image.resize(BILINEAR) and of
-// torchvision's Resize and CenterCrop on such images: what a network was trained on is what it is shown. Rows go first,
-// always; Pillow since 13 begins with the columns of images that shrink far more in height than in width, which makes a
-// difference of one level in some pixels of these.
+// torchvision's Resize and CenterCrop on such images: what a network was trained on is what it is shown. Pillow 13 is
+// what is followed: it begins with the columns of images that lose more than twice as many rows as columns. Up to Pillow
+// 12 rows always went first, which makes a difference of one level in some pixels of these.
 #pragma once
 
 #include "data/image.h"
 
 namespace retort {
 
-// Bilinear with antialiasing: a triangle filter, widened by the factor of the reduction, first along rows and then
-// along columns. Weights are rounded to 22 fractional bits, each of the two results to 8 bits.
+// Bilinear with antialiasing: a triangle filter, widened by the factor of the reduction, along rows and along columns,
+// one after the other. Weights are rounded to 22 fractional bits, each of the two results to 8 bits.
 Image resized(const Image& image, int height, int width);
 
 // The shorter side becomes `side`, the longer one keeps the proportion (rounded down).

@@ -215,7 +215,12 @@ std::vector<std::string> read_class_names(const std::string& path, std::int64_t 
   std::ifstream in(path);
   check(in.is_open() && !fs::is_directory(path), "{}: cannot be read; expected a text file of one class name a line",
         path);
-  std::vector<std::string> names = class_names_in(in);
+  std::stringstream text;
+  text << in.rdbuf();
+  const std::string_view bytes = text.view();
+  check(!bytes.starts_with("\xff\xfe") && !bytes.starts_with("\xfe\xff") && bytes.find('\0') == bytes.npos,
+        "{}: is UTF-16 (or no text: it holds its byte order mark or zero bytes); save it as UTF-8", path);
+  std::vector<std::string> names = class_names_in(text);
   check(static_cast<std::int64_t>(names.size()) == classes, "{}: {} class names, the network tells {} classes apart",
         path, names.size(), classes);
   return names;

@@ -18,9 +18,9 @@ void check_teachers(const DistillConfig& config, const Teachers& teachers, const
     const EvaluateOptions options = session.evaluate_options();
     const Metrics m = validates ? evaluate(logits, session.train_data, session.validation, options)
                                 : evaluate(logits, session.test_data, session.test, options);
-    console.print("teacher {}: {}, {} parameters, {}: {} loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %{}{}", k + 1,
+    console.print("teacher {}: {}, {} parameters, {}: {} loss {} top-1 {:.2f} % top-5 {:.2f} %{}{}", k + 1,
                   teacher.spec().arch, counted(teacher.parameter_count()), teacher.file(),
-                  validates ? "validation" : "test", m.loss, 100 * m.top1, 100 * m.top5,
+                  validates ? "validation" : "test", loss_text(m.loss), 100 * m.top1, 100 * m.top5,
                   teacher.note().empty() ? "" : "; ", teacher.note());
     const std::string& dataset = teacher.recorded_dataset();
     const double chance = 1.0 / static_cast<double>(session.classes);
@@ -80,17 +80,21 @@ class Report {
     if (baseline) rows_.push_back(*baseline);
     rows_.insert(rows_.end(), students.begin(), students.end());
 
-    std::string text = report_table(rows_);
+    std::string verdict;
     if (baseline && !students.empty()) {
-      for (const std::string& line : verdicts(*baseline, students)) text += line + "\n";
+      for (const std::string& line : verdicts(*baseline, students)) verdict += "\n" + printable(line);
     } else if (!baseline && config_.baseline != "none") {
-      text +=
-          "no baseline: train the same student without a teacher (./train, or a [[student]] with nothing but "
-          "cross_entropy), or name one with [distill] baseline, to see whether distillation helped\n";
+      verdict =
+          "\nno baseline: train the same student without a teacher (./train, or a [[student]] with nothing but "
+          "cross_entropy), or name one with [distill] baseline, to see whether distillation helped";
     }
+    const auto text = [&](std::size_t width) {
+      const std::string table = report_table(rows_, width);
+      return table.substr(0, table.size() - 1) + folded(verdict, width, 2);
+    };
     console.line("");
-    console.line(text.substr(0, text.size() - 1));
-    write_file_atomically(run.file("results.txt"), text);
+    console.laid_out(text);
+    write_file_atomically(run.file("results.txt"), text(kWhole) + "\n");
     write_file_atomically(run.file("results.csv"), report_csv(rows_));
     write_file_atomically(run.file("curves.csv"), curves_csv(learners));
   }

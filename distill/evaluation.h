@@ -11,6 +11,7 @@
 #include "distill/classifier.h"
 #include "distill/cost.h"
 #include "distill/evaluate.h"
+#include "engine/text.h"
 
 namespace retort {
 
@@ -45,8 +46,8 @@ struct Evaluation {
 // Throws Error, one line, where a file or the data are missing or do not fit together.
 Evaluation evaluate_classifier(const EvaluationRequest& request);
 
-// For people: a line a subject.
-std::string evaluation_table(const Evaluation& evaluation);
+// For people: a line a subject, folded where it is longer than `width`.
+std::string evaluation_table(const Evaluation& evaluation, std::size_t width = kWhole);
 // The same with all digits, every class and every bin; the confusion matrix where it has at most 100 classes.
 nlohmann::ordered_json evaluation_json(const Evaluation& evaluation);
 // evaluation.json, per_class.csv, confusion.csv and confusion.png, into a folder that is made where it is missing.

@@ -10,11 +10,13 @@
 #include "distill/console.h"
 #include "distill/evaluation.h"
 #include "engine/atomic_file.h"
+#include "engine/json_text.h"
 
 namespace retort {
 namespace {
 
 constexpr std::size_t kShown = 5;          // classes and confusions in the table
+constexpr std::size_t kSubject = 13;       // columns that a line's subject takes
 constexpr std::int64_t kMostInJson = 100;  // classes of a matrix
 
 std::string count_text(double n) {
@@ -73,10 +75,10 @@ nlohmann::ordered_json speed_json(const Speed& speed) {
 
 }  // namespace
 
-std::string evaluation_table(const Evaluation& e) {
+std::string evaluation_table(const Evaluation& e, std::size_t width) {
   std::string text;
   const auto line = [&](const char* subject, const std::string& words) {
-    text += fmt::format("{:<13}{}\n", subject, words);
+    text += folded(fmt::format("{:<{}}{}\n", subject, kSubject, printable(words)), width, kSubject);
   };
   const auto name = [&](std::int64_t k) { return e.class_names.at(static_cast<std::size_t>(k)); };
   line("network",
@@ -87,7 +89,7 @@ std::string evaluation_table(const Evaluation& e) {
   line("device", fmt::format("{}, {}", e.device, e.precision));
   line("top-1", fmt::format("{:.2f} %", 100 * e.metrics.top1));
   line("top-5", fmt::format("{:.2f} %", 100 * e.metrics.top5));
-  line("loss", fmt::format("{:.4f}", e.metrics.loss));
+  line("loss", loss_text(e.metrics.loss));
   line("calibration",
        fmt::format("expected error {:.2f} % ({} bins)", 100 * e.report.calibration_error, kCalibrationBins));
 
@@ -112,8 +114,8 @@ std::string evaluation_table(const Evaluation& e) {
   if (!e.teacher_file.empty()) {
     line("teacher",
          fmt::format("{}, top-1 {:.2f} %, {}", e.teacher_arch, 100 * e.teacher_metrics.top1, e.teacher_file));
-    line("", fmt::format("agreement {:.2f} %, mean |logit difference| {:.4f}", 100 * e.metrics.agreement,
-                         e.metrics.logit_difference));
+    line("", fmt::format("agreement {:.2f} %, mean |logit difference| {}", 100 * e.metrics.agreement,
+                         loss_text(e.metrics.logit_difference)));
   }
   if (!e.speed) return text;
   const Speed& s = *e.speed;
@@ -179,7 +181,7 @@ void write_evaluation(const Evaluation& e, const std::string& folder) {
   fs::create_directories(folder, error);
   check(!error, "{}: cannot be made: {}", folder, error.message());
   const auto file = [&](const char* name) { return (fs::path(folder) / name).string(); };
-  write_file_atomically(file("evaluation.json"), evaluation_json(e).dump(2) + "\n");
+  write_file_atomically(file("evaluation.json"), json_text(evaluation_json(e), 2) + "\n");
   write_file_atomically(file("per_class.csv"), per_class_csv(e.report, e.class_names));
   write_file_atomically(file("confusion.csv"), confusion_csv(e.report, e.class_names));
   write_png({fmt::format("{} on {} ({} {} images): top-1 {:.2f} %", e.arch, e.dataset, counted(e.metrics.samples),

@@ -11,7 +11,9 @@
 #include "distill/session.h"
 #include "distill/text_table.h"
 #include "engine/autograd.h"
+#include "engine/json_text.h"
 #include "engine/safetensors.h"
+#include "engine/text.h"
 
 namespace retort {
 namespace {
@@ -43,6 +45,14 @@ std::vector<Guess> best_of(const std::vector<float>& logits, std::size_t top) {
   std::vector<Guess> best;
   for (auto k = order.begin(); k != end; ++k) best.push_back({*k, std::exp(logit(*k) - logit(order[0])) / sum});
   return best;
+}
+
+// What is wrong with logits that are not all finite; "" for others.
+std::string unusable(const std::vector<float>& logits) {
+  const auto bad = std::find_if(logits.begin(), logits.end(), [](float v) { return !std::isfinite(v); });
+  if (bad == logits.end()) return "";
+  return fmt::format("the network's logit of class {} is {}, so there is no prediction", bad - logits.begin(),
+                     std::isnan(*bad) ? "not a number" : "infinite");
 }
 
 }  // namespace
@@ -95,6 +105,10 @@ void Predictor::run(const std::vector<std::string>& files, const std::function<v
     for (std::size_t n = 0; n < batch.which.size(); ++n) {
       const auto row = logits.begin() + static_cast<std::ptrdiff_t>(n * classes);
       Prediction prediction{files[begin + batch.which[n]], {}, {row, row + static_cast<std::ptrdiff_t>(classes)}};
+      if (const std::string bad = unusable(prediction.logits); !bad.empty()) {
+        failed(fmt::format("{}: {}: {}", prediction.file, classifier_.file, bad));
+        continue;
+      }
       prediction.best = best_of(prediction.logits, top_);
       found(prediction);
     }
@@ -118,11 +132,11 @@ std::string csv_line(const Prediction& prediction, const Predictor& predictor) {
 void write_logits(const std::string& path, const std::vector<float>& logits, const std::vector<std::string>& files,
                   const Predictor& predictor) {
   const std::int64_t classes = predictor.classifier().model->spec().classes;
-  const auto lenient = nlohmann::json::error_handler_t::replace;  // a file's name may be no UTF-8
-  write_safetensors(path, {float_array("logits", {std::ssize(files), classes}, logits)},
-                    {{"files", nlohmann::json(files).dump(-1, ' ', false, lenient)},
-                     {"arch", predictor.classifier().model->spec().arch},
-                     {"class_names", fmt::format("{}", fmt::join(predictor.classifier().class_names, "\n"))}});
+  write_safetensors(
+      path, {float_array("logits", {std::ssize(files), classes}, logits)},
+      {{"files", json_text(nlohmann::json(files))},
+       {"arch", predictor.classifier().model->spec().arch},
+       {"class_names", valid_utf8(fmt::format("{}", fmt::join(predictor.classifier().class_names, "\n")))}});
 }
 
 }  // namespace retort

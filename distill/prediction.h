@@ -41,7 +41,7 @@ class Predictor {
   std::string description() const;  // network, file, and what is done with images, in one line
 
   // In the order of the files; while one batch runs, the next is read. failed() gets one line for each file that cannot
-  // be read.
+  // be read, or for which the network's logits are not finite.
   void run(const std::vector<std::string>& files, const std::function<void(const Prediction&)>& found,
            const std::function<void(const std::string&)>& failed) const;
 

@@ -23,16 +23,19 @@ std::vector<double> values_of(const std::vector<Metrics>& all, double Metrics::*
   return values;
 }
 
-std::string with_deviation(const std::vector<double>& values, int digits) {
+std::string percent_text(double percent) {
+  return fmt::format("{:.2f}", percent);
+}
+
+std::string with_deviation(const std::vector<double>& values, std::string (*text)(double)) {
   if (values.empty()) return "-";
   const MeanDeviation m = mean_deviation(values);
-  return values.size() == 1 ? fmt::format("{:.{}f}", m.mean, digits)
-                            : fmt::format("{:.{}f} ± {:.{}f}", m.mean, digits, m.deviation, digits);
+  return values.size() == 1 ? text(m.mean) : text(m.mean) + " ± " + text(m.deviation);
 }
 
 std::string agreement_of(const ReportRow& row) {
   const bool compared = !row.last.empty() && row.last[0].compared;
-  return compared ? with_deviation(values_of(row.last, &Metrics::agreement, 100), 2) : "-";
+  return compared ? with_deviation(values_of(row.last, &Metrics::agreement, 100), percent_text) : "-";
 }
 
 // What must be equal for two runs to be comparable.
@@ -83,18 +86,18 @@ std::optional<Baseline> find_baseline(const StudentConfig& student, const std::s
   return std::nullopt;
 }
 
-std::string report_table(const std::vector<ReportRow>& rows) {
+std::string report_table(const std::vector<ReportRow>& rows, std::size_t width) {
   std::vector<std::vector<std::string>> cells{
       {"", "arch", "parameters", "test %, last", "test %, best", "loss", "agrees with teacher %", "training"}};
   for (const ReportRow& row : rows) {
     const std::size_t runs = row.last.size();
     cells.push_back({runs > 1 ? fmt::format("{} ({} runs)", row.name, runs) : row.name, row.arch,
-                     counted(row.parameters), with_deviation(values_of(row.last, &Metrics::top1, 100), 2),
-                     with_deviation(values_of(row.best, &Metrics::top1, 100), 2),
-                     with_deviation(values_of(row.last, &Metrics::loss), 4), agreement_of(row),
+                     counted(row.parameters), with_deviation(values_of(row.last, &Metrics::top1, 100), percent_text),
+                     with_deviation(values_of(row.best, &Metrics::top1, 100), percent_text),
+                     with_deviation(values_of(row.last, &Metrics::loss), loss_text), agreement_of(row),
                      row.seconds ? duration_text(*row.seconds) : "-"});
   }
-  return text_table(cells, 2);
+  return text_table(cells, {.words = 2, .width = width});
 }
 
 std::string report_csv(const std::vector<ReportRow>& rows) {
@@ -109,7 +112,7 @@ std::string report_csv(const std::vector<ReportRow>& rows) {
   for (const ReportRow& row : rows) {
     const bool compared = !row.last.empty() && row.last[0].compared;
     const std::vector<Metrics> beside = compared ? row.last : std::vector<Metrics>();
-    text += fmt::format("{},{},{},{}", row.name, row.arch, row.parameters, row.last.size());
+    text += fmt::format("{},{},{},{}", csv_field(row.name), row.arch, row.parameters, row.last.size());
     text += pair(values_of(row.last, &Metrics::top1)) + pair(values_of(row.best, &Metrics::top1));
     text += pair(values_of(row.last, &Metrics::loss));
     text += pair(values_of(beside, &Metrics::agreement)) + pair(values_of(beside, &Metrics::logit_difference));
@@ -119,26 +122,35 @@ std::string report_csv(const std::vector<ReportRow>& rows) {
 }
 
 std::vector<std::string> verdicts(const ReportRow& baseline, const std::vector<ReportRow>& students) {
-  const auto chosen = [](const ReportRow& row) {
-    return mean_deviation(values_of(row.best.empty() ? row.last : row.best, &Metrics::top1, 100));
+  struct Score {
+    double percent, variance;  // the latter of the mean over the runs, by all that is known of chance
+    std::size_t runs;
   };
-  const MeanDeviation reference = chosen(baseline);
+  const auto score_of = [](const ReportRow& row) {
+    const std::vector<Metrics>& chosen = row.best.empty() ? row.last : row.best;
+    const MeanDeviation m = mean_deviation(values_of(chosen, &Metrics::top1, 100));
+    const double images = static_cast<double>(chosen.at(0).samples), runs = static_cast<double>(chosen.size());
+    // Other test images would give another share of right answers, other seeds other networks.
+    const double of_images = m.mean * (100 - m.mean) / images, of_seeds = m.deviation * m.deviation;
+    return Score{m.mean, (of_images + of_seeds) / runs, chosen.size()};
+  };
+  const Score reference = score_of(baseline);
   std::vector<std::string> lines;
   for (const ReportRow& student : students) {
-    const MeanDeviation own = chosen(student);
-    // What chance alone makes of the test images, for both networks.
-    const double images = static_cast<double>(student.last.at(0).samples);
-    const auto chance = [&](const MeanDeviation& m, std::size_t runs) {
-      const double p = m.mean / 100;
-      return 1e4 * p * (1 - p) / images / static_cast<double>(std::max<std::size_t>(1, runs));
-    };
-    const double noise = std::sqrt(chance(reference, baseline.last.size()) + chance(own, student.last.size()));
-    const double gain = own.mean - reference.mean;
-    const char* verdict = gain <= 0          ? "distillation did not help"
-                          : gain < 2 * noise ? "distillation helped, but by less than chance alone explains"
-                                             : "distillation helped";
-    lines.push_back(fmt::format("{}: {}: {:+.2f} points against the baseline's {:.2f} % (chance: ± {:.2f})",
-                                student.name, verdict, gain, reference.mean, 2 * noise));
+    const Score own = score_of(student);
+    const double gain = own.percent - reference.percent;
+    const double uncertain = 2 * std::sqrt(own.variance + reference.variance);
+    const char* const verdict = gain > uncertain    ? "distillation helped"
+                                : gain < -uncertain ? "distillation did harm"
+                                                    : "no difference beyond chance, distillation is not shown to help";
+    const std::size_t fewest = std::min(own.runs, reference.runs), most = std::max(own.runs, reference.runs);
+    const char* const covers = fewest > 1  ? "for the choice of test images and seeds"
+                               : most == 1 ? "for the choice of test images; one run each says nothing of seeds"
+                               : own.runs == 1
+                                   ? "for the choice of test images; the student's one run says nothing of seeds"
+                                   : "for the choice of test images; the baseline's one run says nothing of seeds";
+    lines.push_back(fmt::format("{}: {}: {:+.2f} points against the baseline's {:.2f} % (± {:.2f} {})", student.name,
+                                verdict, gain, reference.percent, uncertain, covers));
   }
   return lines;
 }

@@ -7,6 +7,7 @@
 
 #include "distill/distill_config.h"
 #include "distill/trainer.h"
+#include "engine/text.h"
 
 namespace retort {
 
@@ -35,9 +36,10 @@ struct MeanDeviation {
 };
 MeanDeviation mean_deviation(const std::vector<double>& values);
 
-std::string report_table(const std::vector<ReportRow>& rows);
+std::string report_table(const std::vector<ReportRow>& rows, std::size_t width = kWhole);  // folded to the width
 std::string report_csv(const std::vector<ReportRow>& rows);
-// One sentence a student row: did it beat the baseline?
+// One sentence a student row: did it beat the baseline? By more than two standard deviations of the difference counts;
+// these are of the choice of test images, and where a row has several runs of their seeds too.
 std::vector<std::string> verdicts(const ReportRow& baseline, const std::vector<ReportRow>& students);
 
 // The learners' metrics.jsonl, epoch by epoch, mean and deviation over the runs of each group, as CSV.

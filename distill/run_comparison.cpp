@@ -9,6 +9,7 @@
 #include "distill/config_reader.h"
 #include "distill/console.h"
 #include "distill/text_table.h"
+#include "engine/json_text.h"
 #include "engine/project_folder.h"
 #include "engine/suggest.h"
 
@@ -125,7 +126,7 @@ std::map<std::string, Json> config_of(const ComparedRun& run) {
 std::string text_of(const Json& value) {
   if (value.is_null()) return "-";
   if (value.is_number_float()) return fmt::format("{}", value.get<double>());
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : json_text(value);
 }
 
 Json fact(const ComparedRun& run, const char* key) {
@@ -139,10 +140,16 @@ std::vector<std::pair<const char*, Text>> table_rows() {
   const auto plain_text = [](const char* key) {
     return [key](const ComparedRun& run) { return text_of(fact(run, key)); };
   };
-  const auto number = [](const char* key, double factor, const char* format) {
-    return [=](const ComparedRun& run) {
+  const auto percent = [](const char* key) {
+    return [key](const ComparedRun& run) {
       const Json value = fact(run, key);
-      return value.is_number() ? fmt::format(fmt::runtime(format), factor * value.get<double>()) : "-";
+      return value.is_number() ? fmt::format("{:.2f}", 100 * value.get<double>()) : "-";
+    };
+  };
+  const auto loss = [](const char* key) {
+    return [key](const ComparedRun& run) {
+      const Json value = fact(run, key);
+      return value.is_number() ? loss_text(value.get<double>()) : "-";
     };
   };
   return {
@@ -156,11 +163,11 @@ std::vector<std::pair<const char*, Text>> table_rows() {
          const Json value = fact(run, "parameters");
          return value.is_number_integer() ? counted(value.get<std::int64_t>()) : "-";
        }},
-      {"best val %", number("best_validation_top1", 100, "{:.2f}")},
-      {"test last %", number("test_last_top1", 100, "{:.2f}")},
-      {"test best %", number("test_best_top1", 100, "{:.2f}")},
-      {"test last loss", number("test_last_loss", 1, "{:.4f}")},
-      {"test best loss", number("test_best_loss", 1, "{:.4f}")},
+      {"best val %", percent("best_validation_top1")},
+      {"test last %", percent("test_last_top1")},
+      {"test best %", percent("test_best_top1")},
+      {"test last loss", loss("test_last_loss")},
+      {"test best loss", loss("test_best_loss")},
       {"time",
        [](const ComparedRun& run) {
          const Json value = fact(run, "seconds");
@@ -179,7 +186,7 @@ std::string state_of(const RunEntry& run) {
   return *found == "running" ? "died" : found->get<std::string>();
 }
 
-std::string runs_table(const std::vector<RunEntry>& runs) {
+std::string runs_table(const std::vector<RunEntry>& runs, std::size_t width) {
   std::vector<std::pair<const char*, Text>> facts = table_rows();
   std::erase_if(facts, [](const auto& fact) { return std::string_view(fact.first).ends_with("loss"); });
   std::vector<std::vector<std::string>> rows{{"run", "version"}};
@@ -200,7 +207,7 @@ std::string runs_table(const std::vector<RunEntry>& runs) {
       }
     }
   }
-  return text_table(rows, 5);
+  return text_table(rows, {.words = 5, .keys = 2, .width = width});
 }
 
 std::vector<ComparedRun> all_runs(const std::string& root) {
@@ -246,7 +253,7 @@ RunComparison compare_runs(std::vector<ComparedRun> runs) {
   return comparison;
 }
 
-std::string comparison_table(const RunComparison& comparison) {
+std::string comparison_table(const RunComparison& comparison, std::size_t width) {
   std::vector<std::vector<std::string>> rows{{""}};
   for (const ComparedRun& run : comparison.runs) rows[0].push_back(run.name);
   for (const auto& [name, text] : table_rows()) {
@@ -259,7 +266,7 @@ std::string comparison_table(const RunComparison& comparison) {
     for (const Json& value : values) rows.back().push_back(value == "" ? "\"\"" : text_of(value));
   }
   if (rows.size() > facts) rows.insert(rows.begin() + static_cast<std::ptrdiff_t>(facts), {{""}, {"[config]"}});
-  std::string text = text_table(rows, rows[0].size());
+  std::string text = text_table(rows, {.words = rows[0].size(), .width = width});
   if (rows.size() == facts && comparison.runs.size() > 1) text += "\nthe configs are the same\n";
   return text;
 }
@@ -277,7 +284,7 @@ std::string comparison_json(const RunComparison& comparison) {
   }
   out["config"] = Json::object();
   for (const auto& [key, values] : comparison.differences) out["config"][key] = values;
-  return out.dump(2) + "\n";
+  return json_text(out, 2) + "\n";
 }
 
 std::string comparison_csv(const RunComparison& comparison) {
@@ -291,7 +298,7 @@ std::string comparison_csv(const RunComparison& comparison) {
   const auto cell = [](const Json& value) { return value.is_null() ? "" : csv_field(text_of(value)); };
   for (std::size_t i = 0; i < comparison.runs.size(); ++i) {
     const ComparedRun& run = comparison.runs[i];
-    text += csv_field(run.name) + "," + state_of(run.entry);
+    text += csv_field(run.name) + "," + csv_field(state_of(run.entry));
     for (const char* key : kFacts) text += "," + cell(fact(run, key));
     for (const auto& [key, values] : comparison.differences) text += "," + cell(values[i]);
     text += "\n";

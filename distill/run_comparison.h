@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "distill/run_directory.h"
+#include "engine/text.h"
 
 namespace retort {
 
@@ -20,8 +21,8 @@ struct ComparedRun {
 // "running", "finished", "interrupted"; "died" for a version that says it runs, but that nobody works on.
 std::string state_of(const RunEntry& run);
 
-// A line for each version, and for each student of a version that has several.
-std::string runs_table(const std::vector<RunEntry>& runs);
+// A line for each version, and for each student of a version that has several; folded where it is wider than `width`.
+std::string runs_table(const std::vector<RunEntry>& runs, std::size_t width = kWhole);
 
 // The run that is meant by NAME (its newest version), NAME/vN, NAME/STUDENT, NAME/vN/STUDENT below `root`, or by a
 // folder's path. A version of several students gives all of them. Throws Error, one line with the nearest known name.
@@ -39,7 +40,7 @@ struct RunComparison {
 // Reads config.cfg of each; a run without one has no values.
 RunComparison compare_runs(std::vector<ComparedRun> runs);
 
-std::string comparison_table(const RunComparison& comparison);
+std::string comparison_table(const RunComparison& comparison, std::size_t width = kWhole);
 // {"runs": [{"name", "path", and what run.json says}], "config": {key: [value in each run]}}
 std::string comparison_json(const RunComparison& comparison);
 // One line a run, the differing keys as columns "config.KEY".

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "engine/atomic_file.h"
+#include "engine/json_text.h"
 #include "kernels/error.h"
 
 namespace retort {
@@ -116,7 +117,7 @@ void RunDirectory::write_config(const std::string& text) {
 
 void MetricsLog::append(const nlohmann::ordered_json& object) {
   if (!stream_.is_open()) stream_.open(path_, std::ios::app);
-  stream_ << object.dump() << std::endl;
+  stream_ << json_text(object) << std::endl;
   check(stream_.good(), "{}: cannot be written: {}", path_, std::strerror(errno));
 }
 
@@ -140,7 +141,7 @@ void MetricsLog::truncate(std::int64_t step) {
 
 void RunDirectory::update(const nlohmann::ordered_json& values) {
   info_.update(values);
-  write_file_atomically(file("run.json"), info_.dump(2) + "\n");
+  write_file_atomically(file("run.json"), json_text(info_, 2) + "\n");
 }
 
 std::vector<RunEntry> list_runs(const std::string& root) {

@@ -282,13 +282,17 @@ bool Trainer::end_epoch_of(std::size_t number, bool last) {
   learner.log->append(line);
 
   const bool best = validation && validation->top1 > s.best_top1;
-  std::string text = fmt::format("epoch {:>3}/{}  {}train loss {:.4f} top-1 {:5.2f} %", epoch, config_.train.epochs,
-                                 label(learner), loss, 100 * top1);
+  std::string text = fmt::format("epoch {:>3}/{}  {}train loss {} top-1 {:5.2f} %", epoch, config_.train.epochs,
+                                 label(learner), loss_text(loss), 100 * top1);
   if (validation) {
-    text += fmt::format("  validation loss {:.4f} top-1 {:5.2f} % top-5 {:5.2f} %{}", validation->loss,
+    text += fmt::format("  validation loss {} top-1 {:5.2f} % top-5 {:5.2f} %{}", loss_text(validation->loss),
                         100 * validation->top1, 100 * validation->top5, best ? " *" : "  ");
   }
   if (number == 0) text += fmt::format("  {:.0f} images/s  {}", rate, duration_text(state_.epoch_seconds));
+  if (number == 0 && !last) {
+    const double mean = state_.seconds / static_cast<double>(state_.step);
+    text += fmt::format("  {} left", duration_text(mean * static_cast<double>(steps_ - state_.step)));
+  }
   console_.line(text.substr(0, text.find_last_not_of(' ') + 1));
 
   if (best) {
@@ -350,8 +354,8 @@ LearnerResult Trainer::test(Learner& learner, const std::vector<Tensor>& teacher
     line.update(to_json(m));
     learner.log->append(line);
     record(learner, {{fmt::format("test_{}_top1", which), m.top1}, {fmt::format("test_{}_loss", which), m.loss}});
-    console_.print("{}test, {} checkpoint: loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %", label(learner), which, m.loss,
-                   100 * m.top1, 100 * m.top5);
+    console_.print("{}test, {} checkpoint: loss {} top-1 {:.2f} % top-5 {:.2f} %", label(learner), which,
+                   loss_text(m.loss), 100 * m.top1, 100 * m.top5);
     return m;
   };
   LearnerResult result;

@@ -16,6 +16,7 @@
 #include "distill/prediction.h"
 #include "engine/autograd.h"
 #include "engine/safetensors.h"
+#include "tests/support/network_file.h"
 #include "tests/support/program_test.h"
 
 namespace retort {
@@ -76,20 +77,8 @@ class Measured : public test::ProgramTest {
  protected:
   // An untrained resnet8 for `shapes`, with all that a checkpoint says about itself.
   void SetUp() override {
-    ModelSpec spec;
-    spec.arch = "resnet8";
-    spec.classes = 20;
-    model_ = make_model(spec);
-    model_->parameters().materialize({}, DType::f32, 3);
-    metadata_ = {{"arch", "resnet8"},
-                 {"classes", "20"},
-                 {"stem", "cifar"},
-                 {"shortcut", "projection"},
-                 {"dataset", "shapes"},
-                 {"input_size", "32 32"},
-                 {"normalize_mean", "0.4 0.5 0.6"},
-                 {"normalize_std", "0.2 0.25 0.3"}};
-    for (int k = 0; k < 20; ++k) metadata_["class_names"] += "thing " + std::to_string(k) + "\n";
+    model_ = test::untrained_resnet8();
+    metadata_ = test::resnet8_metadata();
     write_safetensors(folder_ / "net.safetensors", model_->parameters().to_arrays(), metadata_);
     write_safetensors(folder_ / "bare.safetensors", model_->parameters().to_arrays());
   }

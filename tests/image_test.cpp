@@ -31,7 +31,7 @@ std::string crc_of(const Image& image) {
 
 // One line of tests/fixtures/images.txt, made with PIL and torchvision by tests/parity/image_parity.py.
 struct Expected {
-  std::string name, pixels, exact, network;
+  std::string name, pixels, exact, network, exact_network;
   int width = 0, height = 0;
 };
 
@@ -41,7 +41,7 @@ std::vector<Expected> expected_images(bool photographs) {
   for (std::string line; std::getline(file, line);) {
     std::istringstream in(line);
     Expected e;
-    in >> e.name >> e.width >> e.height >> e.pixels >> e.exact >> e.network;
+    in >> e.name >> e.width >> e.height >> e.pixels >> e.exact >> e.network >> e.exact_network;
     if (photographs == (e.name.find('/') != std::string::npos)) all.push_back(e);
   }
   return all;
@@ -56,6 +56,7 @@ void expect_equal(const Expected& expected, const fs::path& folder) {
   EXPECT_EQ(crc_of(resized(image, 32, 32)), expected.exact);
   if (!expected.network.empty()) {
     EXPECT_EQ(crc_of(center_cropped(resized_shorter_side(image, 256), 224, 224)), expected.network);
+    EXPECT_EQ(crc_of(resized(image, 224, 224)), expected.exact_network);
   }
 }
 
@@ -114,6 +115,45 @@ TEST(ImageFile, WhatIsNoImageGetsOneLine) {
               AllOf(HasSubstr("damaged PNG"), HasSubstr("too early")));
   // The format follows from the content.
   EXPECT_EQ(read_image_file(folder.write("png.jpg", fixture("rgb.png"))).width, 53);
+}
+
+TEST(ImageFile, WhatIsInAForeignFileIsSaid) {
+  using namespace std::string_literals;
+  const TemporaryFolder folder;
+  const std::pair<std::string, const char*> cases[] = {
+      {"RIFF\x24\0\0\0WEBPVP8 "s, "a WebP picture"},
+      {"II*\0\x08\0\0\0"s, "a TIFF picture"},
+      {"MM\0*\0\0\0\x08"s, "a TIFF picture"},
+      {"BM\x36\x0c\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x20\0\0\0\x20\0\0\0"s, "a BMP picture"},
+      {"GIF87a\x20\0\x20\0"s, "a GIF picture"},
+      {"\0\0\0\x18"
+       "ftypheic\0\0\0\0mif1heic"s,
+       "a HEIC picture"},
+      {"\0\0\0\x1c"
+       "ftypavif\0\0\0\0mif1avif"s,
+       "an AVIF picture"},
+      {"\0\0\0\x18"
+       "ftypmif1\0\0\0\0mif1mif1"s,
+       "a HEIF picture"},
+      {"\0\0\0\x18"
+       "ftypisom\0\0\0\0isommp42"s,
+       "a film"},
+      {"\0\0\0\x0cjP  \r\n\x87\n"s, "a JPEG 2000 picture"},
+      {"\xff\x0a\xfa\x1f"s, "a JPEG XL picture"},
+      {"%PDF-1.7\n"s, "a PDF document"},
+      {"P6\n2 2\n255\n"s, "a Netpbm picture"},
+      {"\n<!DOCTYPE HTML><html>404"s, "a web page"},
+      {"<?xml version=\"1.0\"?>\n<svg width=\"3\">"s, "an SVG drawing"},
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:00"s, "git lfs pull"},
+      {"BM and nothing like a picture behind these letters"s, "neither of the formats"},
+      {"\0\0\0"s, "neither of the formats"},
+  };
+  for (const auto& [bytes, name] : cases) {
+    const std::string path = folder.write("photograph.jpg", bytes);
+    EXPECT_THAT(error_of([&] { read_image_file(path); }), AllOf(HasSubstr("photograph.jpg: is "), HasSubstr(name)));
+  }
+  fs::create_symlink("../store/gone.jpg", folder / "link.jpg");
+  EXPECT_THAT(error_of([&] { read_image_file(folder / "link.jpg"); }), HasSubstr("link.jpg: is a link to ../store"));
 }
 
 TEST(ImageFile, EveryTruncationIsAnError) {
@@ -205,6 +245,21 @@ TEST(Resize, IsTheMeanUnderATriangle) {
     }
   }
   EXPECT_EQ(resized(image, image.height, image.width).pixels, image.pixels);
+}
+
+// Along one axis there is no order to choose.
+TEST(Resize, BeginsWithTheColumnsOfImagesThatLoseMoreThanTwiceAsManyRows) {
+  const Image image = read_image_file((kFixtures / "images" / "rgb.png").string());  // 53 x 37
+  const auto rows_first = [&](int h, int w) { return resized(resized(image, image.height, w), h, w).pixels; };
+  const auto columns_first = [&](int h, int w) { return resized(resized(image, h, image.width), h, w).pixels; };
+  // The boundary, on both sides: 16 rows and 8 columns less, 17 and 8; and larger images, which lose no columns at all.
+  for (const auto& [height, width] : {std::pair{21, 45}, {36, 52}, {38, 100}, {64, 20}, {32, 32}, {37, 20}}) {
+    EXPECT_EQ(resized(image, height, width).pixels, rows_first(height, width)) << height << " " << width;
+  }
+  for (const auto& [height, width] : {std::pair{20, 45}, {9, 40}, {36, 54}, {30, 100}, {1, 53}}) {
+    EXPECT_EQ(resized(image, height, width).pixels, columns_first(height, width)) << height << " " << width;
+  }
+  EXPECT_NE(rows_first(20, 45), columns_first(20, 45));
 }
 
 TEST(Resize, KeepsTheProportionAndCutsTheMiddle) {

@@ -44,25 +44,25 @@ std::string state_of(const KnownSet& set, const fs::path& root) {
 }
 
 int list(const fs::path& root) {
-  fmt::print("Data sets are looked for in {} (--root, else $RETORT_DATASETS, else datasets)\n\n",
+  say("Data sets are looked for in {} (--root, else $RETORT_DATASETS, else datasets)\n\n",
              fs::absolute(root).lexically_normal().string());
   for (const KnownSet& set : known_sets()) {
-    fmt::print("{:<10}{}\n", set.name, set.summary);
-    if (!set.built_in()) fmt::print("{:<10}{}\n", "", (root / set.folder).string());
-    fmt::print("{:<10}{}\n\n", "", state_of(set, root));
+    say("{:<10}{}\n", set.name, set.summary);
+    if (!set.built_in()) say("{:<10}{}\n", "", (root / set.folder).string());
+    say("{:<10}{}\n\n", "", state_of(set, root));
   }
   return 0;
 }
 
 int verify(const KnownSet& set, const fs::path& root) {
   if (set.built_in()) {
-    fmt::print("{} is made by the program: nothing to verify\n", set.name);
+    say("{} is made by the program: nothing to verify\n", set.name);
     return 0;
   }
   int wrong = 0;
   for (const FileReport& report : inspect_files(set, root / set.folder, true)) {
     const bool good = report.state == FileState::good;
-    fmt::print("{}\n", good ? fmt::format("{}: {}", (root / set.folder / report.file->name).string(), report.text)
+    say("{}\n", good ? fmt::format("{}: {}", (root / set.folder / report.file->name).string(), report.text)
                             : report.text);
     wrong += good ? 0 : 1;
   }
@@ -120,7 +120,7 @@ int draw(const Options& options, const KnownSet& known) {
     grid.captions.push_back(set.class_names[static_cast<std::size_t>(label)]);
   }
   write_png(grid, options.samples);
-  fmt::print("{} images of {} drawn to {}\n", picked.size(), set.name, options.samples);
+  say("{} images of {} drawn to {}\n", picked.size(), set.name, options.samples);
   return 0;
 }
 
@@ -131,11 +131,11 @@ int run(const Options& options) {
   if (options.verify) return verify(set, root);
   if (!options.samples.empty()) return draw(options, set);
   if (set.built_in()) {
-    fmt::print("{}: {}\n", set.name, set.summary);
+    say("{}: {}\n", set.name, set.summary);
     return 0;
   }
   fetch_dataset(set, root, options.url, [](const std::string& line) {
-    fmt::print("{}\n", line);
+    say("{}\n", line);
     std::fflush(stdout);
   });
   return 0;

@@ -1,5 +1,6 @@
 // ./evaluate RUN|FILE: what a trained classifier is worth.
 #include "distill/evaluation.h"
+#include "engine/json_text.h"
 #include "engine/project_folder.h"
 #include "tools/classifier_arguments.h"
 #include "tools/program.h"
@@ -42,10 +43,10 @@ int run(int argc, char** argv) {
   const retort::Evaluation evaluation = retort::evaluate_classifier(request);
   if (!output.empty()) retort::write_evaluation(evaluation, retort::in_project(output));
   if (json) {
-    fmt::print("{}\n", retort::evaluation_json(evaluation).dump(2));
+    retort::write_output(retort::json_text(retort::evaluation_json(evaluation), 2) + "\n");
   } else {
-    fmt::print("{}", retort::evaluation_table(evaluation));
-    if (!output.empty()) fmt::print("{:<13}{}\n", "written to", retort::in_project(output));
+    retort::write_output(retort::evaluation_table(evaluation, retort::output_width()));
+    if (!output.empty()) retort::say("{:<13}{}\n", "written to", retort::in_project(output));
   }
   return 0;
 }

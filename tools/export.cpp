@@ -71,10 +71,10 @@ int run(int argc, char** argv) {
   if (!class_names.empty()) {
     classifier.class_names = retort::read_class_names(class_names, classifier.model->spec().classes);
   }
-  if (!onnx.empty()) fmt::print("{}\n", retort::export_onnx(classifier, onnx, options));
-  if (!safetensors.empty()) fmt::print("{}\n", retort::export_safetensors(classifier, safetensors, options));
+  if (!onnx.empty()) retort::say("{}\n", retort::export_onnx(classifier, onnx, options));
+  if (!safetensors.empty()) retort::say("{}\n", retort::export_safetensors(classifier, safetensors, options));
   if (!classifier.normalization) {
-    fmt::print("note: {} does not say how its images are normalised; --normalize NAME writes that down\n",
+    retort::say("note: {} does not say how its images are normalised; --normalize NAME writes that down\n",
                classifier.file);
   }
   return 0;

@@ -9,21 +9,30 @@
 namespace {
 
 constexpr const char* kFooter = R"(
-Images are JPEG or PNG files, folders (with all folders below them; .jpg, .jpeg, .png) or quoted patterns such as
+Images are JPEG or PNG files, folders (with all below them, links followed; .jpg, .jpeg, .png) or quoted patterns such as
 "photos/*.jpg". A network of up to 64x64 pixels gets them resized to exactly its size; a larger one of size S gets the
 shorter side resized to S / 0.875 and the middle cut out: 256 and 224 for ImageNet. --resize N changes the first, --crop
-the second, --resize WxH resizes exactly. Images that cannot be read are named on stderr and left out; the exit code is
-then 1.)";
+the second, --resize WxH resizes exactly. Images that cannot be read or classified are named on stderr and left out; the
+exit code is then 1.)";
 
 struct Outputs {
   std::string csv, logits;
 };
 
+// On a terminal folded to its width.
+void print(const std::string& line) {
+  constexpr std::size_t kIndent = 4;
+  retort::write_output(retort::folded(retort::printable(line), retort::output_width(), kIndent) + "\n");
+}
+
 int predict(const retort::Predictor& predictor, const std::vector<std::string>& images, const Outputs& outputs) {
-  const std::vector<std::string> files = retort::find_images(images);
-  std::size_t width = 0;
-  for (const std::string& file : files) width = std::max(width, file.size());
-  fmt::print("{}\n", predictor.description());
+  retort::PassedOver passed_over;
+  const std::vector<std::string> files = retort::find_images(images, &passed_over);
+  for (const std::string& note : passed_over.notes) retort::tools::complain("note: {}", note);
+  for (const std::string& error : passed_over.errors) retort::tools::complain("error: {}", error);
+  std::size_t longest = 0;
+  for (const std::string& file : files) longest = std::max(longest, retort::display_width(retort::printable(file)));
+  print(predictor.description());
   std::vector<std::string> read;
   std::vector<float> logits;
   std::string lines;
@@ -31,11 +40,11 @@ int predict(const retort::Predictor& predictor, const std::vector<std::string>& 
   predictor.run(
       files,
       [&](const retort::Prediction& prediction) {
-        std::string line = fmt::format("{:<{}}", prediction.file, width);
+        std::string line = retort::padded(retort::printable(prediction.file), longest);
         for (const retort::Guess& guess : prediction.best) {
           line += fmt::format("  {} {:.1f} %", predictor.class_name(guess.number), 100 * guess.probability);
         }
-        fmt::print("{}\n", line);
+        print(line);
         guesses = prediction.best.size();
         if (!outputs.csv.empty()) lines += csv_line(prediction, predictor);
         if (outputs.logits.empty()) return;
@@ -43,16 +52,13 @@ int predict(const retort::Predictor& predictor, const std::vector<std::string>& 
         logits.insert(logits.end(), prediction.logits.begin(), prediction.logits.end());
       },
       [&](const std::string& error) {
-        std::fflush(stdout);
-        fmt::print(stderr, "error: {}\n", error);
+        retort::tools::complain("error: {}", error);
         ++broken;
       });
   if (!outputs.csv.empty()) retort::write_file_atomically(outputs.csv, retort::csv_header(guesses) + lines);
   if (!outputs.logits.empty()) retort::write_logits(outputs.logits, logits, read, predictor);
-  if (broken == 0) return 0;
-  std::fflush(stdout);
-  fmt::print(stderr, "error: {} of {} images could not be read\n", broken, files.size());
-  return 1;
+  if (broken > 0) retort::tools::complain("error: {} of {} images could not be classified", broken, files.size());
+  return broken == 0 && passed_over.errors.empty() ? 0 : 1;
 }
 
 int run(int argc, char** argv) {

@@ -11,6 +11,7 @@ packages=(
   libjpeg62-turbo-dev libpng-dev                 # photographs
   libboost-context-dev libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks
   libonnx-testdata                               # the ONNX project's own node tests
+  tmux                                           # the test of the progress bar in a real terminal
   curl ca-certificates xz-utils libssl-dev       # fetching and verifying data sets
 )
 
