@@ -4,6 +4,7 @@
 
 #include "distill/distill_objective.h"
 #include "distill/report.h"
+#include "distill/resumption.h"
 #include "engine/atomic_file.h"
 
 namespace retort {
@@ -42,13 +43,13 @@ void check_teachers(const DistillConfig& config, const Teachers& teachers, const
 }
 
 std::vector<Learner> make_learners(const DistillConfig& config, Teachers& teachers, const Session& session,
-                                   std::vector<std::string>& reports) {
+                                   const RunStart& start, std::vector<std::string>& reports) {
   std::vector<std::string> teacher_files;
   for (const Teacher& teacher : teachers.all()) teacher_files.push_back(teacher.file());
   std::vector<Learner> learners;
   for (const StudentConfig& student : config.students) {
     std::unique_ptr<Model> model = make_network(student.train, session);
-    const std::string report = initialize_network(*model, student.train, teacher_files);
+    const std::string report = initialize_network(*model, initial_config(student.train, start), teacher_files);
     if (!report.empty()) reports.push_back(student.name.empty() ? report : student.name + ": " + report);
     auto objective = std::make_unique<DistillObjective>(*model, student, teachers, config, session);
     learners.emplace_back(student.name, student.group, student.train, std::move(model), std::move(objective), session);
@@ -174,18 +175,21 @@ class Report {
 }  // namespace
 
 TrainSummary distill(const DistillConfig& config, const TrainerOptions& options) {
+  RunStart start = start_run(config.run, config.resolved, options);
+  if (!start.finished.empty()) return finished_summary(start);
   const RunStream stream(resolve_device(config.run.device));
   const Session session = make_session(config.run);
   Teachers teachers(config.teachers, config.combine, config.run, session);
   std::vector<std::string> reports;
-  std::vector<Learner> learners = make_learners(config, teachers, session, reports);
+  std::vector<Learner> learners = make_learners(config, teachers, session, start, reports);
   Console setup;
   check_teachers(config, teachers, session, setup);
-  RunDirectory run = open_run(config.run, options);
+  RunDirectory run = open_run(start, config.run, session);
   Console console(run.file("log.txt"));
   for (const std::string& report : reports) console.line(report);
-  const TrainSummary summary = run_training(
-      {config.run, config.resolved, session, learners, &teachers, config.gradient_norms_every}, run, console, options);
+  const TrainSummary summary =
+      run_training({config.run, config.resolved, session, learners, start, &teachers, config.gradient_norms_every}, run,
+                   console, options);
   if (summary.finished && config.run.train.evaluate_test) {
     Report(config, teachers, session, summary).print(learners, run, console);
   }

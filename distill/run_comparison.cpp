@@ -8,6 +8,7 @@
 
 #include "distill/config_reader.h"
 #include "distill/console.h"
+#include "distill/flat_config.h"
 #include "distill/text_table.h"
 #include "engine/json_text.h"
 #include "engine/project_folder.h"
@@ -67,44 +68,9 @@ std::vector<ComparedRun> runs_at(const fs::path& path) {
   return {};
 }
 
-// "optimizer.lr", "loss.0.weight": leaves by their path. Lists of plain values are leaves.
-void flatten(const ConfigValue& value, const std::string& key, std::map<std::string, Json>& out);
-
-Json plain(const ConfigValue& value) {
-  return std::visit(
-      [](const auto& v) -> Json {
-        using T = std::decay_t<decltype(v)>;
-        if constexpr (std::is_same_v<T, ConfigArray>) {
-          Json list = Json::array();
-          for (const ConfigValue& element : v) list.push_back(plain(element));
-          return list;
-        } else if constexpr (std::is_same_v<T, ConfigTable>) {
-          return nullptr;
-        } else {
-          return v;
-        }
-      },
-      value.data);
-}
-
-void flatten(const ConfigValue& value, const std::string& key, std::map<std::string, Json>& out) {
-  const auto below = [&](const std::string& name) { return key.empty() ? name : key + "." + name; };
-  if (value.is_table()) {
-    for (const auto& [name, child] : value.table()) flatten(child, below(name), out);
-    return;
-  }
-  const auto* list = std::get_if<ConfigArray>(&value.data);
-  if (list != nullptr && std::any_of(list->begin(), list->end(), [](const ConfigValue& v) { return v.is_table(); })) {
-    for (std::size_t i = 0; i < list->size(); ++i) flatten((*list)[i], below(std::to_string(i)), out);
-    return;
-  }
-  out[key] = plain(value);
-}
-
-std::map<std::string, Json> config_of(const ComparedRun& run) {
+FlatConfig config_of(const ComparedRun& run) {
   const fs::path file = run.entry.path / "config.cfg";
-  std::map<std::string, Json> values;
-  if (!fs::exists(file)) return values;
+  if (!fs::exists(file)) return {};
   ConfigValue tree = load_config_tree(file.string());
   ConfigTable& table = tree.table();
   // What a student has of its own lies over what all have.
@@ -113,14 +79,13 @@ std::map<std::string, Json> config_of(const ComparedRun& run) {
     table.erase(students);
     for (const ConfigValue& block : blocks) {
       const auto name = block.table().find("name");
-      if (name == block.table().end() || plain(name->second) != run.student) continue;
+      if (name == block.table().end() || plain_value(name->second) != run.student) continue;
       merge_tables(table, block.table());
     }
     table.erase("group");
   }
   table.erase("name");
-  flatten(tree, "", values);
-  return values;
+  return flat_config(tree);
 }
 
 std::string text_of(const Json& value) {
@@ -237,7 +202,7 @@ RunComparison compare_runs(std::vector<ComparedRun> runs) {
   RunComparison comparison;
   std::map<std::string, std::vector<Json>> values;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    std::map<std::string, Json> config = config_of(runs[i]);
+    FlatConfig config = config_of(runs[i]);
     for (auto& [key, value] : config) {
       auto& row = values[key];
       row.resize(runs.size());

@@ -20,16 +20,6 @@ namespace {
 
 constexpr const char* kLockFile = ".lock";
 
-// The number of "v12", or none.
-std::optional<int> version_of(const std::string& folder) {
-  int number = 0;
-  const char* const end = folder.data() + folder.size();
-  if (folder.size() < 2 || folder[0] != 'v') return std::nullopt;
-  const auto parsed = std::from_chars(folder.data() + 1, end, number);
-  if (parsed.ec != std::errc() || parsed.ptr != end || number < 1) return std::nullopt;
-  return number;
-}
-
 bool is_locked(const fs::path& version) {
   const int descriptor = ::open((version / kLockFile).c_str(), O_RDWR | O_CLOEXEC);
   if (descriptor < 0) return false;
@@ -40,11 +30,21 @@ bool is_locked(const fs::path& version) {
 
 }  // namespace
 
+std::optional<int> version_of(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  int number = 0;
+  const char* const end = name.data() + name.size();
+  if (name.size() < 2 || name[0] != 'v') return std::nullopt;
+  const auto parsed = std::from_chars(name.data() + 1, end, number);
+  if (parsed.ec != std::errc() || parsed.ptr != end || number < 1) return std::nullopt;
+  return number;
+}
+
 std::vector<int> versions_in(const fs::path& run) {
   std::vector<int> versions;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(run, ignored)) {
-    if (const auto version = version_of(entry.path().filename().string())) versions.push_back(*version);
+    if (const auto version = version_of(entry.path())) versions.push_back(*version);
   }
   std::sort(versions.begin(), versions.end());
   return versions;
@@ -98,17 +98,24 @@ RunDirectory RunDirectory::create(const std::string& root, const std::string& na
   }
 }
 
-RunDirectory RunDirectory::open(const std::string& root, const std::string& name, std::optional<int> version) {
-  const fs::path run = fs::path(root) / name;
+RunDirectory RunDirectory::open(const fs::path& folder) {
+  RunDirectory directory(folder, version_of(fs::absolute(folder).lexically_normal()).value_or(0));
+  directory.info_ = read_run_info(folder);
+  return directory;
+}
+
+fs::path version_to_resume(const fs::path& run, std::optional<int> version) {
+  const auto folder = [&](int number) { return run / ("v" + std::to_string(number)); };
   const std::vector<int> versions = versions_in(run);
   check(!versions.empty(), "{}: no run to resume; start it without --resume", run.string());
-  const int wanted = version.value_or(versions.back());
-  check(std::find(versions.begin(), versions.end(), wanted) != versions.end(),
-        "{}: has no version {}; the newest is {}", run.string(), wanted, versions.back());
-  const fs::path path = run / ("v" + std::to_string(wanted));
-  RunDirectory directory(path, wanted);
-  directory.info_ = read_run_info(path);
-  return directory;
+  if (version) {
+    check(std::find(versions.begin(), versions.end(), *version) != versions.end(),
+          "{}: has no version {}; the newest is {}", run.string(), *version, versions.back());
+    return folder(*version);
+  }
+  const auto newest = std::find_if(versions.rbegin(), versions.rend(),
+                                   [&](int number) { return fs::exists(folder(number) / kStateFile); });
+  return folder(newest == versions.rend() ? versions.back() : *newest);
 }
 
 void RunDirectory::write_config(const std::string& text) {
@@ -121,7 +128,7 @@ void MetricsLog::append(const nlohmann::ordered_json& object) {
   check(stream_.good(), "{}: cannot be written: {}", path_, std::strerror(errno));
 }
 
-void MetricsLog::truncate(std::int64_t step) {
+void MetricsLog::truncate(std::int64_t step, int epochs) {
   stream_.close();
   std::ifstream in(path_);
   if (!in) return;
@@ -133,7 +140,7 @@ void MetricsLog::truncate(std::int64_t step) {
     const std::string kind = object.value("kind", "");
     if (kind == "test") break;
     if (kind == "step") last_step = object.value("step", std::int64_t{0});
-    if (last_step > step) break;
+    if (last_step > step || (kind == "epoch" && object.value("epoch", 0) > epochs)) break;
     kept << line << '\n';
   }
   write_file_atomically(path_, kept.str());

@@ -1,10 +1,11 @@
 // The folder of a run: <root>/<name>/v<N>/ with
 //   config.cfg           the resolved config: ./train <this file> repeats the run
-//   run.json             state, results so far, build and device: what ./runs shows
+//   config.1.cfg, ...    of a run that went on with another config: what its earlier stretches were trained with
+//   run.json             state, results so far, stretches, build and device: what ./runs shows
 //   log.txt              the lines that the run printed
 //   metrics.jsonl        one object a step, an epoch and a test, numbers with all their digits
 //   last, best, state    .safetensors, written by the trainer
-// One process at a time owns a version: a lock file says so.
+// One process at a time owns a version: a lock file says so. docs/runs.md tells it to users.
 #pragma once
 
 #include <filesystem>
@@ -16,14 +17,18 @@
 
 namespace retort {
 
+// What a run goes on from (distill/train_state.h).
+inline constexpr const char* kStateFile = "state.safetensors";
+
 // metrics.jsonl.
 class MetricsLog {
  public:
   explicit MetricsLog(std::string path) : path_(std::move(path)) {}
   // Appends one line; flushed at once.
   void append(const nlohmann::ordered_json& object);
-  // Drops all that was logged after step `step`, as a resumed run will log it again.
-  void truncate(std::int64_t step);
+  // Drops all that was logged after step `step` or is about an epoch after the first `epochs`, as a resumed run will
+  // log it again.
+  void truncate(std::int64_t step, int epochs);
 
  private:
   std::string path_;
@@ -34,9 +39,8 @@ class RunDirectory {
  public:
   // Makes the next version of a run.
   static RunDirectory create(const std::string& root, const std::string& name);
-  // Opens a version for going on with, the newest without a number. Throws Error where it does not exist or another
-  // process works on it.
-  static RunDirectory open(const std::string& root, const std::string& name, std::optional<int> version);
+  // Opens a version's folder for going on with. Throws Error where another process works on it.
+  static RunDirectory open(const std::filesystem::path& folder);
   RunDirectory(RunDirectory&& other) noexcept;
   RunDirectory& operator=(RunDirectory&&) = delete;
   ~RunDirectory();
@@ -59,8 +63,15 @@ class RunDirectory {
   nlohmann::ordered_json info_ = nlohmann::ordered_json::object();
 };
 
+// The number of a folder "v12", or none.
+std::optional<int> version_of(const std::filesystem::path& folder);
+
 // The numbers of the versions in a run's folder, ascending.
 std::vector<int> versions_in(const std::filesystem::path& run);
+
+// The folder of the version to go on with: the one of this number, without a number the newest that has a state, or
+// where none has the newest. Throws Error where there is no such version.
+std::filesystem::path version_to_resume(const std::filesystem::path& run, std::optional<int> version);
 
 // The checkpoint in a version's folder: best.safetensors, else last.safetensors, else "".
 std::string checkpoint_in(const std::filesystem::path& folder);

@@ -7,13 +7,16 @@
 
 namespace retort {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, batch, epoch_seconds, seconds, stopped_early)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, epoch_seconds, seconds, stopped_early)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StateRecord::Contents, file, checksum)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LearnerState, loss_sum, samples, metrics, best_top1, best_epoch)
 
 namespace {
 
 constexpr const char* kStateKey = "retort.train_state";
 constexpr const char* kLearnersKey = "retort.learners";
+constexpr const char* kConfigKey = "retort.config";
+constexpr const char* kContentsKey = "retort.contents";
 // Of the losses' trainable parts and of their optimizer.
 constexpr const char* kParts = "loss.";
 
@@ -67,9 +70,31 @@ void restore(Learner& learner, WeightFile file) {
   if (wanted) restore(*learner.objective->parts(), *learner.parts_optimizer, std::move(parts), {});
 }
 
+std::string state_text(const std::string& path, const std::map<std::string, std::string>& metadata) {
+  const auto found = metadata.find(kStateKey);
+  check(found != metadata.end(), "{}: is not the state of a training run (no \"{}\" in its metadata)", path, kStateKey);
+  return found->second;
+}
+
+TrainState parse_state(const std::string& path, const std::string& text, int batch_size) {
+  const nlohmann::json json = nlohmann::json::parse(text);
+  TrainState state = json.get<TrainState>();
+  // Earlier versions counted batches.
+  state.batch = json.contains("batch") ? json.at("batch").get<std::int64_t>()
+                                       : json.at("samples").get<std::int64_t>() / batch_size;
+  state.cut_short = json.value("cut_short", false);
+  check(state.step >= 0 && state.epoch >= 0 && state.batch >= 0, "{}: the metadata \"{}\" is damaged", path, kStateKey);
+  return state;
+}
+
+[[noreturn]] void fail_damaged(const std::string& path, const nlohmann::json::exception& error) {
+  fail("{}: the metadata \"{}\" is damaged: {}", path, kStateKey, error.what());
+}
+
 }  // namespace
 
-void save_train_state(const std::string& path, const TrainState& state, const std::vector<Learner>& learners) {
+void save_train_state(const std::string& path, const TrainState& state, const std::vector<Learner>& learners,
+                      const StateRecord& record) {
   std::vector<NamedArray> arrays;
   nlohmann::json states = nlohmann::json::object();
   for (const Learner& learner : learners) {
@@ -80,20 +105,24 @@ void save_train_state(const std::string& path, const TrainState& state, const st
     states[learner.name] = learner.state;
   }
   const ModelSpec& spec = learners.at(0).model->spec();
+  nlohmann::json position = state;
+  position["samples"] = state.batch * learners[0].config.data.batch_size;
+  if (state.cut_short) position["cut_short"] = true;
+  const auto replace = nlohmann::json::error_handler_t::replace;  // paths may hold any bytes
   write_safetensors(path, arrays,
-                    {{kStateKey, nlohmann::json(state).dump()},
+                    {{kStateKey, position.dump()},
                      {kLearnersKey, states.dump()},
+                     {kConfigKey, record.config},
+                     {kContentsKey, nlohmann::json(record.contents).dump(-1, ' ', false, replace)},
                      {"arch", spec.arch},
                      {"classes", std::to_string(spec.classes)}});
 }
 
 TrainState load_train_state(const std::string& path, std::vector<Learner>& learners) {
   WeightFile file = read_safetensors(path);
-  const std::string text = file.metadata_or(kStateKey, "");
-  check(!text.empty(), "{}: is not the state of a training run (no \"{}\" in its metadata)", path, kStateKey);
   TrainState state;
   try {
-    state = nlohmann::json::parse(text).get<TrainState>();
+    state = parse_state(path, state_text(path, file.metadata), learners.at(0).config.data.batch_size);
     const nlohmann::json states = nlohmann::json::parse(file.metadata_or(kLearnersKey, "{}"));
     for (Learner& learner : learners) {
       check(states.contains(learner.name), "{}: knows no student \"{}\"; the config has changed since", path,
@@ -103,12 +132,30 @@ TrainState load_train_state(const std::string& path, std::vector<Learner>& learn
     check(states.size() == learners.size(), "{}: is of {} students, the config has {}", path, states.size(),
           learners.size());
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: the metadata \"{}\" is damaged: {}", path, kStateKey, error.what());
+    fail_damaged(path, error);
   }
   for (Learner& learner : learners) {
     restore(learner, learner.name.empty() ? std::move(file) : take(file, learner.state_prefix()));
   }
   return state;
+}
+
+StateHeader read_state_header(const std::string& path, int batch_size) {
+  const std::map<std::string, std::string> metadata = read_safetensors_metadata(path);
+  const auto text = [&](const char* key, const char* fallback) {
+    const auto found = metadata.find(key);
+    return found == metadata.end() ? std::string(fallback) : found->second;
+  };
+  StateHeader header;
+  try {
+    header.state = parse_state(path, state_text(path, metadata), batch_size);
+    header.record.config = text(kConfigKey, "");
+    header.record.contents =
+        nlohmann::json::parse(text(kContentsKey, "{}")).get<std::map<std::string, StateRecord::Contents>>();
+  } catch (const nlohmann::json::exception& error) {
+    fail_damaged(path, error);
+  }
+  return header;
 }
 
 }  // namespace retort

@@ -7,11 +7,12 @@
 #include <cmath>
 #include <ctime>
 #include <filesystem>
+#include <utility>
 
 #include "data/split.h"
+#include "distill/resumption.h"
 #include "distill/train_state.h"
 #include "distill/training_step.h"
-#include "engine/project_folder.h"
 #include "engine/version.h"
 
 namespace retort {
@@ -70,14 +71,16 @@ class Trainer {
 
  private:
   void start();
+  void resume();
   void announce();
   bool train_epoch();  // false: stop was requested
   void collect();
   void log_step(std::size_t learner, const StepRecords& records);
   void log_gradient_norms();
   void end_epoch();
+  void save_cut_short(const std::vector<LearnerState>& before);
   bool end_epoch_of(std::size_t learner, bool last);  // true: it has run out of patience
-  void save_state() { save_train_state(run_.file("state.safetensors"), state_, learners_); }
+  void save_state() { save_train_state(run_.file(kStateFile), state_, learners_, job_.start.record); }
   void save_weights(const Learner& learner, const char* file, int epoch, const std::optional<Metrics>& validation);
   void record(const Learner& learner, const Json& values);
   LearnerResult test(Learner& learner, const std::vector<Tensor>& teacher_logits);
@@ -108,7 +111,13 @@ void Trainer::announce() {
                  counted(learners_[0].model->parameters().parameter_count()), several ? " the first" : "",
                  counted(std::ssize(session_.train)), counted(std::ssize(session_.validation)),
                  counted(std::ssize(session_.test)), run_.path().string());
-  if (state_.step > 0) console_.print("resumed after step {}, in epoch {}", state_.step, state_.epoch + 1);
+  if (job_.start.resumed) {
+    console_.print("resumed after step {}, in epoch {}", state_.step, state_.epoch + 1);
+    for (const std::string& note : job_.start.resumed->notes) console_.print("  {}", note);
+    if (state_.stopped_early) {
+      console_.print("stopped early: no better validation accuracy for {} epochs", config_.train.early_stop_patience);
+    }
+  }
   Json facts = {
       {"state", "running"},          {"dataset", config_.data.dataset},       {"epochs", config_.train.epochs},
       {"epoch", state_.epoch},       {"device", session_.device.to_string()}, {"backend", backend},
@@ -126,15 +135,32 @@ void Trainer::start() {
     learner.open_folder(run_);
     width_ = std::max(width_, learner.name.size());
   }
-  if (options_.resume) {
-    state_ = load_train_state(run_.file("state.safetensors"), learners_);
-    students_ = run_.info().value("students", Json::object());
-    for (Learner& learner : learners_) learner.log->truncate(state_.step);
+  if (job_.start.resumed) {
+    resume();
   } else {
     run_.update({{"started", fmt::format("{:%F %H:%M}", fmt::localtime(std::time(nullptr)))}});
   }
-  run_.write_config(job_.resolved_config);  // of a resumed run too: it may go on with more epochs
+  record_stretch(run_, job_.start);
+  run_.write_config(job_.resolved_config);
   announce();
+}
+
+void Trainer::resume() {
+  state_ = load_train_state(run_.file(kStateFile), learners_);
+  if (std::exchange(state_.cut_short, false) && state_.step >= steps_) {
+    ++state_.epoch;
+    state_.batch = 0;
+  }
+  const bool looked = state_.stopped_early || state_.epoch % config_.train.evaluate_every == 0;
+  if (!job_.start.resumed->changes.empty() && looked && state_.batch == 0 && !session_.validation.empty()) {
+    // As the loop would have decided, had it known the new length or patience.
+    const int patience = config_.train.early_stop_patience;
+    state_.stopped_early = patience > 0 && std::all_of(learners_.begin(), learners_.end(), [&](const Learner& l) {
+                             return state_.epoch - 1 - l.state.best_epoch >= patience;
+                           });
+  }
+  students_ = run_.info().value("students", Json::object());
+  for (Learner& learner : learners_) learner.log->truncate(state_.step, state_.epoch);
 }
 
 TrainSummary Trainer::run() {
@@ -312,10 +338,14 @@ bool Trainer::end_epoch_of(std::size_t number, bool last) {
 void Trainer::end_epoch() {
   const int epoch = state_.epoch + 1;
   const bool last = epoch == config_.train.epochs || state_.step >= steps_;
+  const bool cut_short = state_.batch < steps_per_epoch(config_, session_);
+  std::vector<LearnerState> before;
+  for (const Learner& learner : learners_) before.push_back(learner.state);
   bool all_out_of_patience = true;
   for (std::size_t n = 0; n < learners_.size(); ++n) {
     all_out_of_patience = end_epoch_of(n, last) && all_out_of_patience;
   }
+  if (cut_short) save_cut_short(before);
   ++state_.epoch;
   state_.batch = 0;
   state_.epoch_seconds = 0;
@@ -324,6 +354,19 @@ void Trainer::end_epoch() {
     console_.print("stopping early: no better validation accuracy for {} epochs", config_.train.early_stop_patience);
   }
   run_.update({{"epoch", epoch}, {"seconds", state_.seconds}});
+  if (!cut_short) save_state();
+}
+
+// Where max_steps ends the run within an epoch, its state stays there, with the sums up to there: with more steps it
+// goes on as if it had never stopped.
+void Trainer::save_cut_short(const std::vector<LearnerState>& before) {
+  for (std::size_t n = 0; n < learners_.size(); ++n) {
+    LearnerState& state = learners_[n].state;
+    const LearnerState closed = std::exchange(state, before[n]);
+    state.best_top1 = closed.best_top1;
+    state.best_epoch = closed.best_epoch;
+  }
+  state_.cut_short = true;
   save_state();
 }
 
@@ -375,28 +418,32 @@ RunStream::~RunStream() {
   backend_.destroy_stream(stream_);
 }
 
-RunDirectory open_run(const TrainConfig& config, const TrainerOptions& options) {
-  const std::string root = in_project(config.output_root);
-  return options.resume ? RunDirectory::open(root, config.name, options.version)
-                        : RunDirectory::create(root, config.name);
-}
-
 TrainSummary run_training(const TrainingJob& job, RunDirectory& run, Console& console, const TrainerOptions& options) {
   return Trainer(job, run, console, options).run();
 }
 
+TrainSummary finished_summary(const RunStart& start) {
+  Console().line(start.finished);
+  TrainSummary summary;
+  summary.finished = true;
+  return summary;
+}
+
 TrainSummary train(const TrainConfig& config, const TrainerOptions& options) {
+  const std::string resolved = to_toml(config);
+  RunStart start = start_run(config, resolved, options);
+  if (!start.finished.empty()) return finished_summary(start);
   const RunStream stream(resolve_device(config.device));
   const Session session = make_session(config);
   std::unique_ptr<Model> model = make_network(config, session);
-  const std::string report = initialize_network(*model, config);
+  const std::string report = initialize_network(*model, initial_config(config, start));
   auto objective = std::make_unique<CrossEntropyObjective>(*model, config.train.label_smoothing);
   std::vector<Learner> learners;
   learners.emplace_back("", "", config, std::move(model), std::move(objective), session);
-  RunDirectory run = open_run(config, options);
+  RunDirectory run = open_run(start, config, session);
   Console console(run.file("log.txt"));
   if (!report.empty()) console.line(report);
-  return run_training({config, to_toml(config), session, learners}, run, console, options);
+  return run_training({config, resolved, session, learners, start}, run, console, options);
 }
 
 }  // namespace retort

@@ -6,9 +6,11 @@
 // state.safetensors alone, one file replaced atomically, and ends bit for bit where an uninterrupted one ends.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "distill/config.h"
@@ -21,9 +23,13 @@
 
 namespace retort {
 
+struct RunStart;  // distill/resumption.h
+
 struct TrainerOptions {
   bool resume = false;
-  std::optional<int> version;            // of the run to resume; none: the newest
+  std::optional<int> version;            // of the run to resume; none: the newest that has a state
+  std::filesystem::path folder;          // of that version; empty: the config's name and [output] root say where
+  std::string program = "./train";       // for lines that say how to go on
   std::function<bool()> stop_requested;  // asked after every step; may be empty
 };
 
@@ -46,6 +52,7 @@ struct TrainingJob {
   const std::string& resolved_config;  // as config.cfg keeps it
   const Session& session;
   std::vector<Learner>& learners;
+  const RunStart& start;
   const Teachers* teachers = nullptr;
   int gradient_norms_every = 0;  // steps; 0: never
 };
@@ -64,12 +71,12 @@ class RunStream {
   StreamGuard guard_;
 };
 
-// A new version of the run, or the one to go on with.
-RunDirectory open_run(const TrainConfig& config, const TrainerOptions& options);
-
 // Trains until the last epoch, an early stop or an interruption, and tests. Throws Error on anything else that ends the
 // run: a full disk, a loss that is not finite (the last good files stay).
 TrainSummary run_training(const TrainingJob& job, RunDirectory& run, Console& console, const TrainerOptions& options);
+
+// Where there is nothing left to train: says so.
+TrainSummary finished_summary(const RunStart& start);
 
 // Trains one network as the config says, printing progress on stdout.
 TrainSummary train(const TrainConfig& config, const TrainerOptions& options);

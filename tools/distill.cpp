@@ -1,4 +1,4 @@
-// ./distill config.cfg: trains students against frozen teachers.
+// ./distill config.cfg: trains students against frozen teachers; ./distill RUN --resume: goes on with a run.
 #include "distill/distill.h"
 
 #include "tools/program.h"
@@ -14,9 +14,11 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return retort::tools::usage(app, error);
   }
-  const retort::DistillConfig config = retort::load_distill_config(arguments.config, arguments.overrides);
-  return retort::tools::run_to_end(
-      arguments, argv[0], [&](const retort::TrainerOptions& options) { return retort::distill(config, options); });
+  const retort::RunChoice choice = retort::tools::chosen(arguments, argv[0], true);
+  const retort::DistillConfig config = retort::load_distill_config(choice.config, arguments.overrides);
+  return retort::tools::run_to_end(arguments, choice, argv[0], [&](const retort::TrainerOptions& options) {
+    return retort::distill(config, options);
+  });
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// ./train config.cfg: trains a network, or only evaluates one.
+// ./train config.cfg: trains a network, or only evaluates one; ./train RUN --resume: goes on with a run.
 #include "distill/trainer.h"
 #include "tools/program.h"
 #include "tools/training_program.h"
@@ -19,13 +19,15 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return retort::tools::usage(app, error);
   }
-  const retort::TrainConfig config = retort::load_train_config(arguments.config, arguments.overrides);
+  const retort::RunChoice choice = retort::tools::chosen(arguments, argv[0], false);
+  const retort::TrainConfig config = retort::load_train_config(choice.config, arguments.overrides);
   if (evaluate_only) {
     retort::evaluate_weights(config, logits_path);
     return 0;
   }
-  return retort::tools::run_to_end(
-      arguments, argv[0], [&](const retort::TrainerOptions& options) { return retort::train(config, options); });
+  return retort::tools::run_to_end(arguments, choice, argv[0], [&](const retort::TrainerOptions& options) {
+    return retort::train(config, options);
+  });
 }
 
 }  // namespace

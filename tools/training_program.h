@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "distill/run_choice.h"
 #include "distill/trainer.h"
 #include "tools/interrupt.h"
 
@@ -17,9 +18,12 @@ namespace retort::tools {
 struct TrainingArguments {
   // `config_example` and `set_example` go into the help.
   TrainingArguments(CLI::App& app, const std::string& config_example, const std::string& set_example) {
-    app.add_option("config", config, "The experiment, a TOML file such as " + config_example)->required();
+    app.add_option("config", config,
+                   "The experiment, a TOML file such as " + config_example +
+                       "; with --resume also a run: runs/NAME, runs/NAME/vN or NAME")
+        ->required();
     app.add_option("--set", overrides, "Sets a key of the config: --set " + set_example + " (may be repeated)");
-    resume_flag = app.add_flag("--resume", resume, "Goes on with the newest version of the run");
+    resume_flag = app.add_flag("--resume", resume, "Goes on with the run, with its newest version that has a state");
     app.add_option("--version", version, "With --resume: the version to go on with")->needs(resume_flag);
   }
   TrainingArguments(const TrainingArguments&) = delete;  // `app` writes into it
@@ -32,17 +36,24 @@ struct TrainingArguments {
   CLI::Option* resume_flag = nullptr;
 };
 
+// What the arguments mean: the config to read, and where the run lies that is to go on.
+inline RunChoice chosen(const TrainingArguments& arguments, const char* program, bool distills) {
+  return choose_run({program, arguments.config, arguments.overrides, arguments.resume, arguments.version}, distills);
+}
+
 // Trains until the end or an interrupt; the program's exit code. `train` gets the options that the arguments mean.
-inline int run_to_end(const TrainingArguments& arguments, const char* program,
+inline int run_to_end(const TrainingArguments& arguments, const RunChoice& choice, const char* program,
                       const std::function<TrainSummary(const TrainerOptions&)>& train) {
   TrainerOptions options;
   options.resume = arguments.resume;
-  options.version = arguments.version;
+  options.version = choice.version;
+  options.folder = choice.folder;
+  options.program = program;
   options.stop_requested = [] { return interrupts.load() > 0; };
   catch_interrupts();
   const TrainSummary summary = train(options);
   if (summary.finished) return 0;
-  fmt::print("interrupted after step {}; to go on: {} {} --resume\n", summary.steps, program, arguments.config);
+  fmt::print("interrupted after step {}; to go on: {}\n", summary.steps, resume_command(program, summary.run_path));
   return 130;
 }
 
