@@ -24,6 +24,7 @@ int predict(const retort::Predictor& predictor, const std::vector<std::string>& 
   std::size_t width = 0;
   for (const std::string& file : files) width = std::max(width, file.size());
   fmt::print("{}\n", predictor.description());
+  if (const std::string& note = predictor.classifier().note; !note.empty()) fmt::print(stderr, "note: {}\n", note);
   std::vector<std::string> read;
   std::vector<float> logits;
   std::string lines;
