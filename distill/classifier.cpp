@@ -10,9 +10,13 @@
 #include <sstream>
 
 #include "data/dataset.h"
+#include "distill/foreign_words.h"
 #include "distill/run_directory.h"
+#include "engine/file_kind.h"
 #include "engine/project_folder.h"
+#include "engine/suggest.h"
 #include "engine/version.h"
+#include "engine/weight_names.h"
 #include "models/onnx_model.h"
 
 namespace retort {
@@ -22,32 +26,46 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kLargestInput = 16384;  // pixels a side
 constexpr std::int64_t kMostClasses = 1'000'000;
+constexpr std::string_view kLastLayer = "fc.weight";
 
-// The rows of the last linear layer, or 0 where no array goes by one of its names.
-std::int64_t classes_in(const WeightFile& file) {
-  for (const NamedArray& array : file.arrays) {
-    const bool last =
-        array.shape.size() == 2 && (array.name.ends_with("fc.weight") || array.name.ends_with("linear.weight"));
-    const std::size_t dots = static_cast<std::size_t>(std::count(array.name.begin(), array.name.end(), '.'));
-    const bool top = dots == 1 || array.name.starts_with("module.") || array.name.starts_with("model.");
-    if (last && top) return array.shape[0];
+// The rows of the last linear layer, or 0 where no array goes by one of its names. Of several that one counts which
+// takes as many features as `network` has.
+std::int64_t classes_in(const WeightFile& file, const Model& network) {
+  const auto is_last = [](const std::string& name) { return name == kLastLayer; };
+  std::int64_t features = 0, rows = 0;
+  for (const WantedArray& wanted : network.parameters().wanted()) {
+    if (is_last(wanted.name)) features = wanted.shape.at(1);
   }
-  return 0;
+  for (const NamedArray& array : file.arrays) {
+    if (array.shape.size() != 2 || our_name(array.name, is_last).empty()) continue;
+    if (rows == 0 || array.shape[1] == features) rows = array.shape[0];
+  }
+  return rows;
 }
 
-std::int64_t class_count(const ClassifierOptions& options, const WeightFile& file) {
+// Where only the last layer is missing, the number of classes is the trouble; else it is the network.
+void check_body_fits(const WeightFile& file, const Model& network) {
+  const std::vector<WantedArray> wanted = network.parameters().wanted();
+  const ArrayMatch match = match_arrays(file, wanted, {"fc."});
+  check(match.missing.empty() && match.unexpected.empty(), "{}: does not fit {}{}", file.path, network.spec().arch,
+        misfit_text(file, wanted, match));
+}
+
+std::int64_t class_count(const ClassifierOptions& options, const WeightFile& file, const Model& network) {
   const std::string recorded = file.metadata_or("classes", "");
+  const std::int64_t found = classes_in(file, network);
   if (options.classes > 0) {
-    check(recorded.empty() || recorded == std::to_string(options.classes),
+    const std::string theirs = recorded.empty() && found > 0 ? std::to_string(found) : recorded;
+    check(theirs.empty() || theirs == std::to_string(options.classes),
           "{}: the teacher {} tells {} classes apart, the student {}; they must be the same", options.where, file.path,
-          recorded, options.classes);
+          theirs, options.classes);
     return options.classes;
   }
   std::int64_t said = 0;
   const char* const end = recorded.data() + recorded.size();
   const auto parsed = std::from_chars(recorded.data(), end, said);
   const bool known = parsed.ec == std::errc() && parsed.ptr == end && said > 0;
-  const std::int64_t found = classes_in(file);
+  if (!known && found == 0) check_body_fits(file, network);
   check(known || found > 0,
         "{}: does not say how many classes it tells apart, and has no fc.weight or linear.weight to tell", file.path);
   // Before memory is taken for them.
@@ -56,29 +74,29 @@ std::int64_t class_count(const ClassifierOptions& options, const WeightFile& fil
   return known ? said : found;
 }
 
-ModelSpec spec_of(const ClassifierOptions& options, const WeightFile& file) {
-  // What the caller says counts before what the file says: others use these keys for words of their own.
+bool has_wide_stem(const WeightFile& file) {
+  const auto is_first = [](const std::string& name) { return name == "conv1.weight"; };
+  return std::any_of(file.arrays.begin(), file.arrays.end(), [&](const NamedArray& array) {
+    return array.shape.size() == 4 && array.shape[2] == 7 && !our_name(array.name, is_first).empty();
+  });
+}
+
+// What the network is but for its classes. What the caller says counts before what the file says.
+ModelSpec spec_of(const ClassifierOptions& options, WeightFile& file) {
+  const std::string word = file.metadata_or("arch", "");
+  pass_over_foreign_words(file, options.arch, options.stem, options.shortcut);
   const auto known = [&](const char* key, const std::string& given, const std::string& fallback) {
     return !given.empty() ? given : file.metadata_or(key, fallback);
   };
   ModelSpec spec;
+  spec.classes = 1;
   spec.arch = known("arch", options.arch, "");
-  check(!spec.arch.empty(), "{}{}{} does not say its architecture; {}", options.where,
-        options.where.empty() ? "" : ": ", file.path, options.arch_hint);
-  spec.stem = known("stem", options.stem, spec.stem);
+  check(!spec.arch.empty(), "{}{}{} does not say its architecture{}; {}", options.where,
+        options.where.empty() ? "" : ": ", file.path,
+        word.empty() ? "" : fmt::format(" in our words, only {}", in_quotes(word)), options.arch_hint);
+  spec.stem = known("stem", options.stem, has_wide_stem(file) ? "imagenet" : spec.stem);
   spec.shortcut = known("shortcut", options.shortcut, spec.shortcut);
-  spec.classes = class_count(options, file);
   return spec;
-}
-
-void check_finite(const Model& model, const std::string& file) {
-  const auto require = [&](const std::string& name, const Tensor& value) {
-    check(all_finite(value), "{}: {} holds NaN or infinity; it is of no use", file, name);
-  };
-  for (const auto& parameter : model.parameters().parameters()) require(parameter->name, parameter->value);
-  for (const auto& buffer : model.parameters().buffers()) {
-    if (buffer->dtype != DType::i32) require(buffer->name, buffer->value);
-  }
 }
 
 // All the numbers that a text holds, or none where it is not `count` numbers.
@@ -118,21 +136,70 @@ void read_metadata(Classifier& classifier) {
   classifier.class_names = named_classes(std::move(classifier.class_names), classes);
 }
 
+fs::path version_folder(const fs::path& run, int version) {
+  return run / fmt::format("v{}", version);
+}
+
+// The students of a version that have a checkpoint, by name.
+std::vector<std::string> students_in(const fs::path& version) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(version, ignored)) {
+    if (!checkpoint_in(entry.path()).empty()) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void check_no_students(const fs::path& version) {
+  std::vector<std::string> choices;
+  for (const std::string& name : students_in(version)) choices.push_back((version / name).string());
+  check(choices.empty(), "{}: is of several students, each with a checkpoint of its own: give one of {}",
+        version.string(), fmt::join(choices, ", "));
+}
+
+// Of RUN/STUDENT, where no such path is: the newest version of the run whose student has a checkpoint.
+std::string student_checkpoint(const fs::path& path) {
+  const fs::path run = path.parent_path();
+  const std::vector<int> versions = versions_in(run);
+  for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
+    const fs::path student = version_folder(run, *version) / path.filename();
+    if (const std::string file = checkpoint_in(student); !file.empty()) return file;
+  }
+  std::vector<std::string> known = students_in(run);  // where it is a version's folder itself
+  for (auto version = versions.rbegin(); version != versions.rend() && known.empty(); ++version) {
+    known = students_in(version_folder(run, *version));
+  }
+  check(known.empty(), "{}: no such student{}; there are {}", path.string(),
+        did_you_mean(path.filename().string(), known), fmt::join(known, ", "));
+  fail(
+      "{}: no such file or folder; a teacher or any other classifier is a run (runs/NAME), a version of it "
+      "(runs/NAME/v1), a student of a run of several (runs/NAME/STUDENT), a file of weights (.safetensors, or "
+      "PyTorch's "
+      ".pth, .pt, .th) or an .onnx file",
+      path.string());
+}
+
 // A network of one of our architectures with the weights of a file.
 Classifier from_weights(const std::string& path, const ClassifierOptions& options) {
-  const WeightFile file = read_weight_file(path);
+  if (!options.arch.empty()) make_model({.arch = options.arch});  // an unknown one is said first
+  WeightFile file = read_weight_file(path);
+  ModelSpec spec = spec_of(options, file);
+  const std::unique_ptr<Model> outline = make_model(spec);
+  const std::int64_t classes = classes_in(file, *outline);
+  if (classes > 0) pass_over_foreign_classes(file, classes);
+  spec.classes = class_count(options, file, *outline);
   Classifier classifier;
   classifier.file = path;
   classifier.metadata = file.metadata;
-  classifier.model = make_model(spec_of(options, file));
+  classifier.model = make_model(spec);
   Model& model = *classifier.model;
   model.parameters().freeze([](const Parameter&) { return true; });
   model.parameters().materialize(options.device, options.dtype, 0);
   LoadOptions load;
   load.arch = model.spec().arch;
   load.classes = static_cast<int>(model.spec().classes);
-  model.parameters().load(file, load);
-  check_finite(model, path);
+  classifier.note = model.parameters().load(file, load).note;
   if (options.fold) model.fold();
   return classifier;
 }
@@ -196,19 +263,20 @@ std::vector<std::string> named_classes(std::vector<std::string> names, std::int6
 std::string resolve_checkpoint(const std::string& given) {
   std::error_code ignored;
   // Files that ./export wrote lie in the working folder, runs in the project's.
-  const std::string path = fs::exists(given, ignored) ? given : in_project(given);
-  check(fs::exists(path),
-        "{}: no such file or folder; a teacher or any other classifier is a run (runs/NAME), a version of it "
-        "(runs/NAME/v1), a file of weights (.safetensors, or PyTorch's .pth, .pt, .th) or an .onnx file",
-        path);
+  std::string path = fs::exists(given, ignored) ? given : in_project(given);
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  if (!fs::exists(path)) return student_checkpoint(path);
   if (!fs::is_directory(path)) return path;
   if (const std::string file = checkpoint_in(path); !file.empty()) return file;
+  check_no_students(path);
   const std::vector<int> versions = versions_in(path);
   for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
-    const std::string file = checkpoint_in(fs::path(path) / fmt::format("v{}", *version));
-    if (!file.empty()) return file;
+    const fs::path folder = version_folder(path, *version);
+    if (const std::string file = checkpoint_in(folder); !file.empty()) return file;
+    check_no_students(folder);
   }
-  fail("{}: holds no checkpoint (best.safetensors or last.safetensors), nor does a version in it", path);
+  fail("{}: holds no checkpoint (best.safetensors or last.safetensors), nor does a version in it; it is {}", path,
+       foreign_kind(path));
 }
 
 std::vector<std::string> read_class_names(const std::string& path, std::int64_t classes) {

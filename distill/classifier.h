@@ -16,7 +16,7 @@ namespace retort {
 
 struct ClassifierOptions {
   std::string where;  // begins errors about what the caller's user left out: "[[teacher]] 1"; may be empty
-  std::string path;   // a run's folder (its newest version), a version's folder, a file of weights or an ONNX file
+  std::string path;   // what resolve_checkpoint() takes: a run, a version, a student, a file of weights or an ONNX file
   // For files that do not say it themselves, or not in our words; where given they count before what the file says.
   std::string arch, stem, shortcut;
   std::string arch_hint = "add arch = \"...\" to the block";  // how the caller's user gives one
@@ -53,7 +53,9 @@ std::map<std::string, std::string> network_metadata(const ModelSpec& spec, const
 // A name for each of so many classes: those without one are called by their number.
 std::vector<std::string> named_classes(std::vector<std::string> names, std::int64_t classes);
 
-// The file that such a path stands for: best.safetensors, else last.safetensors, of the newest version that has one.
+// The file that such a path stands for: best.safetensors, else last.safetensors, of the newest version that has one. Of a
+// run of several students the path names one, runs/NAME/STUDENT or runs/NAME/v1/STUDENT; throws Error with their names
+// where it does not.
 std::string resolve_checkpoint(const std::string& given);
 
 // The names of --classes, one a line; blanks at the ends of lines and empty lines at the end do not count. Throws Error

@@ -1,11 +1,15 @@
 #include "distill/copy_weights.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <optional>
+#include <set>
 
-#include "engine/safetensors.h"
 #include "engine/suggest.h"
+#include "engine/weight_names.h"
 
 namespace retort {
 namespace {
@@ -41,10 +45,28 @@ void drop(WeightFile& file, const std::string& dropped) {
   }
 }
 
+// Gives the arrays the names that a network like the student would have them under.
+void use_our_names(WeightFile& file, const std::vector<WantedArray>& own) {
+  std::set<std::string> alike;
+  for (const WantedArray& array : own) alike.insert(without_numbers(array.name));
+  std::map<std::pair<std::string, std::vector<std::int64_t>>, std::string> theirs;  // by our name and shape
+  for (NamedArray& array : file.arrays) {
+    const std::string name =
+        our_name(array.name, [&](const std::string& n) { return alike.contains(without_numbers(n)); });
+    if (name.empty()) continue;
+    const auto [it, fresh] = theirs.emplace(std::pair(name, array.shape), array.name);
+    check(fresh || is_bookkeeping(name), "{}: {} and {} are both {}", file.path, in_quotes(it->second),
+          in_quotes(array.name), name);
+    array.name = name;
+  }
+}
+
 }  // namespace
 
 std::string copy_weights(Model& student, const std::string& path, const std::vector<std::string>& drop_blocks) {
   WeightFile teacher = read_weight_file(path);
+  const std::vector<WantedArray> own = student.parameters().wanted();
+  use_our_names(teacher, own);
   // From the back, so that a block's number still means what the config says when its turn comes.
   std::vector<std::string> blocks = drop_blocks;
   std::sort(blocks.begin(), blocks.end(), [](const std::string& a, const std::string& b) {
@@ -55,17 +77,29 @@ std::string copy_weights(Model& student, const std::string& path, const std::vec
 
   WeightFile fitting;
   fitting.path = path;
-  std::size_t copied = 0;
-  const std::vector<NamedArray> own = student.parameters().to_arrays();
-  for (const NamedArray& array : own) {
-    const NamedArray* const found = teacher.find(array.name);
-    const bool fits = found != nullptr && found->shape == array.shape;
-    fitting.arrays.push_back(fits ? *found : array);
-    copied += fits ? 1 : 0;
+  std::vector<std::string> left;  // as they were
+  for (const WantedArray& wanted : own) {
+    const auto fits = [&](const NamedArray& a) {
+      return a.name == wanted.name && (a.shape == wanted.shape || is_bookkeeping(a.name));
+    };
+    const auto found = std::find_if(teacher.arrays.begin(), teacher.arrays.end(), fits);
+    if (found != teacher.arrays.end()) {
+      fitting.arrays.push_back(*found);
+    } else if (!is_bookkeeping(wanted.name)) {
+      left.push_back(wanted.name);
+    }
   }
-  check(copied > 0, "{}: nothing in it fits the student, {}", path, student.spec().arch);
-  student.parameters().load(fitting);
-  return fmt::format("{} of the student's {} arrays copied from {}", copied, own.size(), path);
+  check(!fitting.arrays.empty(), "{}: nothing in it fits the student, {}", path, student.spec().arch);
+  LoadOptions partial;
+  partial.strict = false;
+  student.parameters().load(fitting, partial);
+  std::string report =
+      fmt::format("{} of the student's {} arrays copied from {}", fitting.arrays.size(), own.size(), path);
+  if (!left.empty()) {
+    const auto end = left.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(3, left.size()));
+    report += fmt::format("; not {}{}", fmt::join(left.begin(), end, ", "), left.size() > 3 ? ", ..." : "");
+  }
+  return report + (teacher.note.empty() ? "" : "; ") + teacher.note;
 }
 
 }  // namespace retort

@@ -97,6 +97,7 @@ Evaluation evaluate_classifier(const EvaluationRequest& request) {
 
   Evaluation result;
   result.file = classifier.file;
+  result.note = classifier.note;
   result.arch = classifier.model->spec().arch;
   result.split = request.split;
   result.device = kernels::backend(device).description();
@@ -123,6 +124,7 @@ Evaluation evaluate_classifier(const EvaluationRequest& request) {
       options.preprocessing = preprocessing_of(teacher, request.teacher->normalize, set);
       teacher_logits = evaluate_logits(logits_of(teacher, arithmetic.math), images.data, images.indices, options);
       result.teacher_file = teacher.file;
+      result.teacher_note = teacher.note;
       result.teacher_arch = teacher.model->spec().arch;
       const LogitsOf recorded = [next = teacher_logits.begin()](const Tensor&) mutable { return *next++; };
       result.teacher_metrics = evaluate(recorded, images.data, images.indices, options);

@@ -85,6 +85,7 @@ std::string evaluation_table(const Evaluation& e, std::size_t width) {
        fmt::format("{}, {} classes, {} parameters, {} multiply-adds at {}x{}", e.arch, e.report.classes,
                    counted(e.parameters), count_text(static_cast<double>(e.multiply_adds)), e.width, e.height));
   line("file", e.file);
+  if (!e.note.empty()) line("note", e.note);
   line("data", fmt::format("{}, {} {} images", e.dataset, counted(e.metrics.samples), e.split));
   line("device", fmt::format("{}, {}", e.device, e.precision));
   line("top-1", fmt::format("{:.2f} %", 100 * e.metrics.top1));
@@ -116,6 +117,7 @@ std::string evaluation_table(const Evaluation& e, std::size_t width) {
          fmt::format("{}, top-1 {:.2f} %, {}", e.teacher_arch, 100 * e.teacher_metrics.top1, e.teacher_file));
     line("", fmt::format("agreement {:.2f} %, mean |logit difference| {}", 100 * e.metrics.agreement,
                          loss_text(e.metrics.logit_difference)));
+    if (!e.teacher_note.empty()) line("", e.teacher_note);
   }
   if (!e.speed) return text;
   const Speed& s = *e.speed;
@@ -162,6 +164,7 @@ nlohmann::ordered_json evaluation_json(const Evaluation& e) {
       out["confusion"].push_back(std::vector<std::int64_t>(begin, begin + e.report.classes));
     }
   }
+  if (!e.note.empty()) out["note"] = e.note;
   if (!e.teacher_file.empty()) {
     out["teacher"] = {{"file", e.teacher_file},
                       {"arch", e.teacher_arch},
@@ -170,6 +173,7 @@ nlohmann::ordered_json evaluation_json(const Evaluation& e) {
                       {"loss", e.teacher_metrics.loss},
                       {"agreement", e.metrics.agreement},
                       {"mean_logit_difference", e.metrics.logit_difference}};
+    if (!e.teacher_note.empty()) out["teacher"]["note"] = e.teacher_note;
   }
   if (e.speed) out["speed"] = speed_json(*e.speed);
   return out;

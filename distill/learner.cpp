@@ -57,8 +57,8 @@ std::string initialize_network(Model& model, const TrainConfig& config, const st
   if (const std::size_t teacher = teacher_number(c.init, teacher_files.size()); teacher > 0) {
     report = copy_weights(model, teacher_files[teacher - 1], c.drop_blocks);
   } else if (!c.init.empty()) {
-    load_weights(model, c.init, c.init_skip);
-    report = "weights from " + c.init;
+    const std::string note = load_weights(model, c.init, c.init_skip);
+    report = "weights from " + c.init + (note.empty() ? "" : "; ") + note;
   }
   freeze(model, c.freeze);
   return report;

@@ -9,6 +9,7 @@
 #include "data/split.h"
 #include "distill/classifier.h"
 #include "distill/console.h"
+#include "distill/foreign_words.h"
 #include "engine/project_folder.h"
 #include "engine/safetensors.h"
 
@@ -85,8 +86,8 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
                 counted(session.test_data.count()), config.data.dataset, config.precision,
                 kernels::backend(session.device).description());
   const std::unique_ptr<Model> model = make_network(config, session);
-  load_weights(*model, config.model.init);
-  console.print("weights from {}", config.model.init);
+  const std::string note = load_weights(*model, config.model.init);
+  console.print("weights from {}{}{}", config.model.init, note.empty() ? "" : "; ", note);
   std::vector<float> logits;
   const Metrics m = evaluate(*model, session.test_data, session.test, session.evaluate_options(),
                              logits_path.empty() ? nullptr : &logits);
@@ -97,13 +98,16 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
   console.print("logits in {}", logits_path);
 }
 
-void load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip) {
-  const WeightFile weights = read_weight_file(in_project(file));
+std::string load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip) {
+  WeightFile weights = read_weight_file(in_project(file));
+  const ModelSpec& spec = model.spec();
+  pass_over_foreign_words(weights, spec.arch, spec.stem, spec.shortcut);
+  pass_over_foreign_classes(weights, spec.classes);
   LoadOptions options;
-  options.arch = model.spec().arch;
-  if (skip.empty()) options.classes = static_cast<int>(model.spec().classes);
+  options.arch = spec.arch;
+  if (skip.empty()) options.classes = static_cast<int>(spec.classes);
   options.skip = skip;
-  model.parameters().load(weights, options);
+  return model.parameters().load(weights, options).note;
 }
 
 Session make_session(const TrainConfig& config) {

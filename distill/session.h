@@ -57,7 +57,7 @@ std::map<std::string, std::string> checkpoint_metadata(const Model& model, const
                                                        const TrainConfig& config);
 
 // Reads weights into the network; `file` is a safetensors file of ours or of PyTorch tools. Names that begin with one
-// of `skip` keep their values. Throws Error, one line.
-void load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip = {});
+// of `skip` keep their values. Returns what a user should know of the file, or "". Throws Error, one line.
+std::string load_weights(Model& model, const std::string& file, const std::vector<std::string>& skip = {});
 
 }  // namespace retort

@@ -86,6 +86,7 @@ Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Sess
   model_ = std::move(classifier.model);
   shape_ = network_shape(*model_, session, arithmetic_.dtype);
   recorded_top1_ = number(classifier.metadata_or("validation_top1", ""));
+  if (recorded_top1_ && !(*recorded_top1_ >= 0 && *recorded_top1_ <= 1)) recorded_top1_.reset();  // not in our words
   recorded_dataset_ = classifier.metadata_or("dataset", "");
 
   note_ = classifier.note;

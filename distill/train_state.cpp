@@ -40,6 +40,7 @@ WeightFile take(WeightFile& file, const std::string& prefix) {
   WeightFile part;
   part.path = file.path;
   part.metadata = file.metadata;
+  part.ours = file.ours;
   const auto mine = std::stable_partition(file.arrays.begin(), file.arrays.end(),
                                           [&](const NamedArray& a) { return !a.name.starts_with(prefix); });
   for (auto array = mine; array != file.arrays.end(); ++array) {

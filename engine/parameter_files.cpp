@@ -1,14 +1,15 @@
 // Parameters to and from files: names, layouts and types as PyTorch's tools have them.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
-#include <set>
+#include <optional>
 
 #include "engine/parameters.h"
 #include "engine/suggest.h"
+#include "engine/weight_names.h"
 
 namespace retort {
 namespace {
@@ -89,20 +90,31 @@ std::vector<std::int32_t> integers_of(const std::string& path, const NamedArray&
   return out;
 }
 
+// How often a layer has seen a batch, which changes nothing that is computed: of whatever type and shape; none where it
+// is no number.
+std::optional<std::int32_t> count_of(const std::string& path, const NamedArray& array) {
+  if (array.numel() != 1) return std::nullopt;
+  if (array.dtype == FileType::i64 || array.dtype == FileType::i32) return integers_of(path, array).at(0);
+  if (array.dtype == FileType::u8) return static_cast<std::int32_t>(array.bytes.at(0));
+  const double value = floats_of<double>(path, array).at(0);
+  const bool whole = value >= 0 && value <= std::numeric_limits<std::int32_t>::max();
+  return whole ? std::optional(static_cast<std::int32_t>(value)) : std::nullopt;
+}
+
+// Of the network's type; Error where one of them is not finite.
+template <typename T>
+std::vector<T> finite_floats_of(const std::string& path, const NamedArray& array) {
+  std::vector<T> values = floats_of<T>(path, array);
+  check(std::all_of(values.begin(), values.end(), [](T v) { return std::isfinite(v); }),
+        "{}: {} holds NaN or infinity; it is of no use", path, array.name);
+  return values;
+}
+
 template <typename T>
 std::vector<std::byte> bytes_of(const std::vector<T>& values) {
   std::vector<std::byte> out(values.size() * sizeof(T));
   if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
   return out;
-}
-
-bool begins_with_any(const std::string& name, const std::vector<std::string>& prefixes) {
-  return std::any_of(prefixes.begin(), prefixes.end(), [&](const std::string& p) { return name.starts_with(p); });
-}
-
-std::string first_three(const std::vector<std::string>& names) {
-  const auto end = names.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(3, names.size()));
-  return fmt::format("{}{}", fmt::join(names.begin(), end, ", "), names.size() > 3 ? ", ..." : "");
 }
 
 std::string described(const std::string& arch, const std::string& classes) {
@@ -117,20 +129,6 @@ void check_same_model(const WeightFile& file, const LoadOptions& options) {
   const bool other_classes = !classes.empty() && !wanted.empty() && classes != wanted && options.skip.empty();
   check(!other_arch && !other_classes, "{}: holds {}, the config asks for {}", file.path,
         described(arch.empty() ? "a network" : arch, classes), described(options.arch, wanted));
-}
-
-// The arrays by the names that the network knows them by.
-std::unordered_map<std::string, const NamedArray*> by_network_name(const WeightFile& file,
-                                                                   const std::unordered_map<std::string, bool>& known) {
-  std::unordered_map<std::string, const NamedArray*> out;
-  for (const NamedArray& array : file.arrays) {
-    std::string name = array.name;
-    if (!known.contains(name) && name.starts_with("module.")) name = name.substr(7);
-    if (!known.contains(name) && name.starts_with("linear.")) name = "fc." + name.substr(7);
-    const auto [it, fresh] = out.emplace(name, &array);
-    check(fresh, "{}: {} and {} are both {}", file.path, in_quotes(it->second->name), in_quotes(array.name), name);
-  }
-  return out;
 }
 
 }  // namespace
@@ -192,57 +190,50 @@ std::vector<NamedArray> ParameterStore::to_arrays() const {
   return out;
 }
 
+std::vector<WantedArray> ParameterStore::wanted() const {
+  std::vector<WantedArray> all;
+  for (const auto& p : parameters_) all.push_back({p->name, file_shape(*p)});
+  for (const auto& b : buffers_) all.push_back({b->name, file_shape(*b)});
+  return all;
+}
+
 LoadReport ParameterStore::load(const WeightFile& file, const LoadOptions& options) {
   require_materialized("load()");
   check_same_model(file, options);
-  auto arrays = by_network_name(file, names_);
-  LoadReport report;
-  // Takes the array out of `arrays`; null where it is to be left alone.
-  const auto take = [&](const std::string& name, const std::vector<std::int64_t>& shape) -> const NamedArray* {
-    const auto it = arrays.find(name);
-    const bool skipped = begins_with_any(name, options.skip);
-    if (it == arrays.end()) {
-      if (!skipped && !name.ends_with("num_batches_tracked")) report.missing.push_back(name);
-      return nullptr;
-    }
-    const NamedArray* const array = it->second;
-    arrays.erase(it);
-    if (skipped) return nullptr;
-    check(array->shape == shape, "{}: {} has shape {}, expected {}", file.path, in_quotes(array->name),
-          shape_text(array->shape), shape_text(shape));
-    return array;
+  const std::vector<WantedArray> all = wanted();
+  const ArrayMatch match = match_arrays(file, all, options.skip);
+  check(!options.strict || (match.missing.empty() && match.unexpected.empty()), "{}: does not fit {}{}", file.path,
+        options.arch.empty() ? "the network" : options.arch, misfit_text(file, all, match));
+  const auto found = [&](const std::string& name) -> const NamedArray* {
+    const auto it = match.found.find(name);
+    return it == match.found.end() ? nullptr : it->second;
   };
-
   const auto read = [&]<typename T>(T) {
     std::vector<T> host = values_.to_host<T>();
     for (const auto& p : parameters_) {
-      const NamedArray* const array = take(p->name, file_shape(*p));
-      if (array != nullptr) reorder(*p, floats_of<T>(file.path, *array).data(), host.data() + p->first, false);
+      const NamedArray* const array = found(p->name);
+      if (array != nullptr) reorder(*p, finite_floats_of<T>(file.path, *array).data(), host.data() + p->first, false);
     }
     std::vector<std::pair<Buffer*, std::vector<std::byte>>> contents;
     for (const auto& b : buffers_) {
-      const NamedArray* const array = take(b->name, file_shape(*b));
+      const NamedArray* const array = found(b->name);
       if (array == nullptr) continue;
-      contents.emplace_back(b.get(), b->dtype == DType::i32 ? bytes_of(integers_of(file.path, *array))
-                                                            : bytes_of(floats_of<T>(file.path, *array)));
+      if (is_bookkeeping(b->name)) {
+        const std::optional<std::int32_t> count = count_of(file.path, *array);
+        if (count) contents.emplace_back(b.get(), bytes_of(std::vector<std::int32_t>{*count}));
+      } else if (b->dtype == DType::i32) {
+        contents.emplace_back(b.get(), bytes_of(integers_of(file.path, *array)));
+      } else {
+        contents.emplace_back(b.get(), bytes_of(finite_floats_of<T>(file.path, *array)));
+      }
     }
-    for (const auto& [name, array] : arrays) {
-      if (!begins_with_any(name, options.skip)) report.unexpected.push_back(array->name);
-    }
-    std::sort(report.unexpected.begin(), report.unexpected.end());
-    const auto clause = [](const char* what, const std::vector<std::string>& names) {
-      return names.empty() ? "" : fmt::format("; {} {} ({})", names.size(), what, first_three(names));
-    };
-    check(!options.strict || (report.missing.empty() && report.unexpected.empty()), "{}: does not fit {}{}{}",
-          file.path, options.arch.empty() ? "the network" : options.arch, clause("missing", report.missing),
-          clause("unexpected", report.unexpected));
     // Nothing has been changed up to here, and nothing can be refused from here on.
     values_.copy_from_host(host.data());
     for (const auto& [b, bytes] : contents) b->value.copy_from_host(bytes.data());
   };
   values_.dtype() == DType::f64 ? read(0.0) : read(0.0f);
   refresh_shadow();
-  return report;
+  return {match.missing, match.unexpected, match.note};
 }
 
 }  // namespace retort

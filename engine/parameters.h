@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/array_match.h"
 #include "engine/safetensors.h"
 #include "engine/tensor.h"
 
@@ -74,7 +75,8 @@ struct LoadOptions {
 
 struct LoadReport {
   std::vector<std::string> missing;     // in the network, not in the file
-  std::vector<std::string> unexpected;  // in the file, not in the network
+  std::vector<std::string> unexpected;  // in the file, and in networks of this kind, but not in this one
+  std::string note;                     // what a user should know of the file (ArrayMatch), or ""
 };
 
 class ParameterStore {
@@ -127,9 +129,12 @@ class ParameterStore {
 
   // Convolution weights become OIHW, counters I64 scalars; floating values keep the master's type.
   std::vector<NamedArray> to_arrays() const;
-  // Reads what to_arrays() wrote, or a file by PyTorch tools: floating types are converted, "linear." is accepted for
-  // "fc.", a "module." prefix is dropped, and "num_batches_tracked" may be missing. Throws Error, one line with the
-  // file, before anything is changed.
+  // Name and shape in files of each parameter, then of each buffer.
+  std::vector<WantedArray> wanted() const;
+  // Reads what to_arrays() wrote, or a file by PyTorch tools: floating types are converted, names of others translated,
+  // and what no such network has is passed over with a note (engine/array_match.h). "num_batches_tracked" may be
+  // missing or have any shape and type. Throws Error, one line with the file, before anything is changed; for a value
+  // that is not finite too.
   LoadReport load(const WeightFile& file, const LoadOptions& options = {});
   // After writing to values(): brings the bf16 shadow up to date.
   void refresh_shadow();

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "engine/atomic_file.h"
@@ -29,13 +30,33 @@ constexpr std::string_view kNoCrc = "00000000";  // stands in for the checksum w
 
 struct FileDType {
   const char* name;
-  std::size_t bytes;
-  FileType type;
+  std::size_t bits;
+  std::optional<FileType> type;  // none: of no network here
 };
 
 constexpr FileDType kDTypes[] = {
-    {"F64", 8, FileType::f64}, {"F32", 4, FileType::f32}, {"F16", 2, FileType::f32}, {"BF16", 2, FileType::bf16},
-    {"I64", 8, FileType::i64}, {"I32", 4, FileType::i32}, {"U8", 1, FileType::u8},
+    {"F64", 64, FileType::f64},
+    {"F32", 32, FileType::f32},
+    {"F16", 16, FileType::f32},
+    {"BF16", 16, FileType::bf16},
+    {"I64", 64, FileType::i64},
+    {"I32", 32, FileType::i32},
+    {"U8", 8, FileType::u8},
+    {"BOOL", 8, {}},
+    {"I8", 8, {}},
+    {"I16", 16, {}},
+    {"U16", 16, {}},
+    {"U32", 32, {}},
+    {"U64", 64, {}},
+    {"C64", 64, {}},
+    {"F8_E4M3", 8, {}},
+    {"F8_E5M2", 8, {}},
+    {"F8_E8M0", 8, {}},
+    {"F8_E4M3FNUZ", 8, {}},
+    {"F8_E5M2FNUZ", 8, {}},
+    {"F6_E2M3", 6, {}},
+    {"F6_E3M2", 6, {}},
+    {"F4", 4, {}},
 };
 
 struct Entry {
@@ -90,12 +111,12 @@ Entry parse_entry(const std::string& path, const std::string& name, const Json& 
   check(known != std::end(kDTypes), "{}: unknown dtype {}", where, in_quotes(dtype.get_ref<const std::string&>()));
   e.dtype = known;
   check(json["shape"].is_array(), "{}: shape is not a list", where);
-  std::uint64_t bytes = e.dtype->bytes;
+  std::uint64_t bits = e.dtype->bits;
   for (const Json& extent : json["shape"]) {
     check(extent.is_number_unsigned() && extent.get<std::uint64_t>() <= INT64_MAX, "{}: an extent of {}", where,
           in_quotes(extent.dump(-1, ' ', true, Json::error_handler_t::replace)));
     e.shape.push_back(extent.get<std::int64_t>());
-    check(!__builtin_mul_overflow(bytes, extent.get<std::uint64_t>(), &bytes), "{}: shape {} is too large", where,
+    check(!__builtin_mul_overflow(bits, extent.get<std::uint64_t>(), &bits), "{}: shape {} is too large", where,
           shape_text(e.shape));
   }
   const Json& offsets = json["data_offsets"];
@@ -104,8 +125,10 @@ Entry parse_entry(const std::string& path, const std::string& name, const Json& 
   e.begin = offsets[0].get<std::uint64_t>();
   e.end = offsets[1].get<std::uint64_t>();
   check(e.begin <= e.end, "{}: data_offsets {} to {} run backwards", where, e.begin, e.end);
-  check(e.end - e.begin == bytes, "{}: data_offsets {} to {} hold {} bytes, but {} of shape {} needs {}", where,
-        e.begin, e.end, e.end - e.begin, e.dtype->name, shape_text(e.shape), bytes);
+  const std::uint64_t bytes = bits / 8;
+  check(bits % 8 == 0 && e.end - e.begin == bytes,
+        "{}: data_offsets {} to {} hold {} bytes, but {} of shape {} needs {}", where, e.begin, e.end, e.end - e.begin,
+        e.dtype->name, shape_text(e.shape), bytes);
   return e;
 }
 
@@ -195,8 +218,15 @@ WeightFile read_safetensors(const std::string& path) {
   }
   WeightFile file;
   file.path = path;
+  file.ours = ours;
   for (const Entry& e : header.entries) {
-    NamedArray array{e.name, e.dtype->type, e.shape, std::vector<std::byte>(e.end - e.begin)};
+    if (!e.dtype->type) {
+      check(!ours, "{}: {} is of type {}, which Retort does not write", path, in_quotes(e.name), e.dtype->name);
+      file.unread.push_back({e.name, fmt::format("of type {}", e.dtype->name)});
+      in.seekg(static_cast<std::streamoff>(8 + header.text.size() + e.end));
+      continue;
+    }
+    NamedArray array{e.name, *e.dtype->type, e.shape, std::vector<std::byte>(e.end - e.begin)};
     read_exactly(path, in, array.bytes.data(), array.bytes.size(), 8 + header.text.size() + e.begin);
     if (ours) crc = crc32(crc, array.bytes.data(), array.bytes.size());
     if (std::string_view(e.dtype->name) == "F16") array.bytes = widen_half(array.bytes);

@@ -14,7 +14,8 @@
 
 namespace retort {
 
-// Throws Error, one line naming the file and the byte, for anything that is not a whole, sound file.
+// Throws Error, one line naming the file and the byte, for anything that is not a whole, sound file. F16 becomes f32;
+// arrays of other types than FileType are WeightFile::unread.
 WeightFile read_safetensors(const std::string& path);
 
 // Only the metadata; reads and checks the whole header but none of the data.

@@ -1,7 +1,5 @@
 #include "engine/torch_file.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -11,12 +9,14 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <memory>
+#include <optional>
 #include <set>
 #include <string_view>
 
+#include "engine/file_kind.h"
 #include "engine/suggest.h"
 #include "engine/unpickler.h"
+#include "engine/zip_file.h"
 #include "kernels/error.h"
 
 namespace retort {
@@ -33,20 +33,42 @@ constexpr const char* kAdvice = "save the state dict with PyTorch: torch.save(mo
 
 struct StorageType {
   std::string_view name;
-  std::size_t bytes;  // of an element in the file
-  FileType type;      // that it becomes
+  std::size_t bytes;             // of an element in the file
+  std::optional<FileType> type;  // that it becomes; none: of no network here
 };
 
 constexpr StorageType kTypes[] = {
-    {"DoubleStorage", 8, FileType::f64}, {"FloatStorage", 4, FileType::f32},     {"HalfStorage", 2, FileType::f32},
-    {"LongStorage", 8, FileType::i64},   {"BFloat16Storage", 2, FileType::bf16}, {"IntStorage", 4, FileType::i32},
-    {"ShortStorage", 2, FileType::i32},  {"CharStorage", 1, FileType::i32},      {"ByteStorage", 1, FileType::u8},
+    {"DoubleStorage", 8, FileType::f64},
+    {"FloatStorage", 4, FileType::f32},
+    {"HalfStorage", 2, FileType::f32},
+    {"LongStorage", 8, FileType::i64},
+    {"BFloat16Storage", 2, FileType::bf16},
+    {"IntStorage", 4, FileType::i32},
+    {"ShortStorage", 2, FileType::i32},
+    {"CharStorage", 1, FileType::i32},
+    {"ByteStorage", 1, FileType::u8},
     {"BoolStorage", 1, FileType::u8},
+    {"ComplexFloatStorage", 8, {}},
+    {"ComplexDoubleStorage", 16, {}},
+    {"QInt8Storage", 1, {}},
+    {"QUInt8Storage", 1, {}},
+    {"QInt32Storage", 4, {}},
+    {"UntypedStorage", 1, {}},
 };
 
-const StorageType& type_of(const PickleStorage& storage) {
-  return *std::find_if(std::begin(kTypes), std::end(kTypes),
-                       [&](const StorageType& t) { return t.name == storage.type; });
+// Bytes that tensors may have in all, beyond what the file holds: those that expand() made repeat their elements.
+constexpr std::size_t kRepeated = std::size_t{1} << 28;
+
+// Null for a type that is not known.
+const StorageType* type_of(const PickleStorage& storage) {
+  const auto* const found =
+      std::find_if(std::begin(kTypes), std::end(kTypes), [&](const StorageType& t) { return t.name == storage.type; });
+  return found == std::end(kTypes) ? nullptr : found;
+}
+
+bool is_readable(const PickleTensor& tensor) {
+  const StorageType* const type = type_of(tensor.storage);
+  return type != nullptr && type->type.has_value();
 }
 
 template <typename Narrow>
@@ -71,16 +93,16 @@ Bytes widened(const PickleStorage& storage, Bytes bytes) {
 // The storages of a file, by key.
 using Storages = std::map<std::string, Bytes>;
 
-// The elements of a tensor in row-major order. `budget` bytes are left for all tensors of the file.
+// The elements of a readable tensor in row-major order. `budget` bytes are left for all tensors of the file.
 NamedArray gather(const std::string& where, const PickleTensor& tensor, const Storages& storages, std::size_t& budget) {
-  const StorageType& type = type_of(tensor.storage);
+  const StorageType& type = *type_of(tensor.storage);
   const auto found = storages.find(tensor.storage.key);
   check(found != storages.end(), "{}: its storage {} is not in the file", where, in_quotes(tensor.storage.key));
   const Bytes& source = found->second;
   const std::size_t rank = tensor.shape.size();
   check(rank == tensor.strides.size() && rank <= 8, "{}: shape {} with {} strides", where, shape_text(tensor.shape),
         tensor.strides.size());
-  NamedArray array{"", type.type, tensor.shape, {}};
+  NamedArray array{"", *type.type, tensor.shape, {}};
   std::int64_t count = 1, last = tensor.offset;  // elements, and the furthest of them
   bool sound = true;
   for (std::size_t d = 0; d < rank; ++d) {
@@ -92,9 +114,10 @@ NamedArray gather(const std::string& where, const PickleTensor& tensor, const St
   const auto held = static_cast<std::int64_t>(source.size() / type.bytes);
   check(sound && (count == 0 || last < held), "{}: shape {} reaches beyond its storage of {} elements", where,
         shape_text(tensor.shape), held);
-  const std::size_t size = static_cast<std::size_t>(count) * type.bytes;
-  check(count <= held && size <= budget, "{}: shape {} repeats the elements of its storage", where,
+  check(static_cast<std::uint64_t>(count) <= budget / type.bytes,
+        "{}: shape {} repeats the elements of its storage, and all tensors of the file are too large", where,
         shape_text(tensor.shape));
+  const std::size_t size = static_cast<std::size_t>(count) * type.bytes;
   budget -= size;
   array.bytes.resize(size);
   std::vector<std::int64_t> index(rank, 0);
@@ -120,128 +143,153 @@ bool has_tensors(const PickleValue& value) {
          });
 }
 
-// Under a known key before the whole: a tensor may lie beside the state dict, such as the best accuracy so far.
-const PickleDict& find_state_dict(const std::string& path, const PickleValue& root) {
+const PickleValue* value_of(const PickleDict& dict, std::string_view wanted) {
+  for (const auto& [key, value] : dict.items) {
+    const auto* const name = key->as<std::string>();
+    if (name != nullptr && *name == wanted) return value;
+  }
+  return nullptr;
+}
+
+// "FILE: data.pkl: byte 2: "module.Class" ..." of what is no data; "" of anything else.
+std::string object_text(const std::string& where, const PickleValue& value) {
+  const auto* const object = value.as<PickleObject>();
+  const auto* const global = value.as<PickleGlobal>();
+  if (object == nullptr && global == nullptr) return "";
+  return fmt::format("{}: byte {}: {}, which is Python's to make: nothing of a file is ever called here, refused",
+                     where, object != nullptr ? object->at : global->at,
+                     in_quotes(object != nullptr ? object->name : global->name));
+}
+
+constexpr std::array<std::string_view, 6> kStateDicts = {"state_dict", "model_state_dict", "model",
+                                                         "net",        "params",           "student"};
+
+// Under a known key before the whole: a tensor may lie beside the state dict, such as the best accuracy so far. Then
+// under whatever key is the only one with tensors. A wrapper may lie in another, as {"model": {"state_dict": ...}} does.
+const PickleDict* known_state_dict(const PickleDict& outer, int depth) {
+  constexpr int kDeepest = 3;
+  for (const std::string_view wanted : kStateDicts) {
+    const PickleValue* const value = value_of(outer, wanted);
+    if (value != nullptr && has_tensors(*value)) return value->as<PickleDict>();
+  }
+  for (const std::string_view wanted : kStateDicts) {
+    const PickleValue* const value = value_of(outer, wanted);
+    const auto* const dict = value == nullptr ? nullptr : value->as<PickleDict>();
+    if (dict == nullptr || depth == kDeepest) continue;
+    if (const PickleDict* const found = known_state_dict(*dict, depth + 1)) return found;
+  }
+  return nullptr;
+}
+
+const PickleDict* find_state_dict(const PickleValue& root) {
+  const PickleDict& outer = *root.as<PickleDict>();
+  if (const PickleDict* const known = known_state_dict(outer, 1)) return known;
+  if (has_tensors(root)) return &outer;
+  const PickleDict* only = nullptr;
+  for (const auto& [key, value] : outer.items) {
+    if (!has_tensors(*value)) continue;
+    if (only != nullptr) return nullptr;
+    only = value->as<PickleDict>();
+  }
+  return only;
+}
+
+const PickleDict& state_dict_of(const std::string& path, const std::string& where, const PickleValue& root) {
+  const std::string object = object_text(where, root);
+  check(object.empty(), "{}; if the file is to be trusted, {}", object, kAdvice);
   const auto* const outer = root.as<PickleDict>();
   check(outer != nullptr, "{}: holds no dictionary of tensors; {}", path, kAdvice);
-  for (const char* wanted : {"state_dict", "model_state_dict", "model", "net", "params"}) {
-    for (const auto& [key, value] : outer->items) {
-      const auto* const name = key->as<std::string>();
-      if (name != nullptr && *name == wanted && has_tensors(*value)) return *value->as<PickleDict>();
-    }
+  if (const PickleDict* const found = find_state_dict(root)) return *found;
+  for (const std::string_view wanted : kStateDicts) {
+    const PickleValue* const value = value_of(*outer, wanted);
+    const std::string instead = value == nullptr ? "" : object_text(where, *value);
+    check(instead.empty(), "{}; it lies under {} where a state dict should; {}", instead,
+          in_quotes(std::string(wanted)), kAdvice);
   }
-  if (has_tensors(root)) return *outer;
   std::vector<std::string> keys;
+  std::string kind;
   for (const auto& [key, value] : outer->items) {
     const auto* const name = key->as<std::string>();
-    if (name != nullptr && keys.size() < 10) keys.push_back(in_quotes(*name));
+    if (name == nullptr || keys.size() == 10) continue;
+    keys.push_back(in_quotes(*name));
+    const auto* const object = value->as<PickleObject>();
+    if (kind.empty() && object != nullptr) kind = fmt::format("; {} is of {}", keys.back(), in_quotes(object->name));
   }
   fail(
-      "{}: no state dict in it, neither as a whole nor under \"state_dict\", \"model_state_dict\", \"model\", \"net\" "
-      "or \"params\"; its keys: {}",
-      path, keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", ")));
+      "{}: no state dict in it, neither as a whole nor under \"state_dict\", \"model_state_dict\", \"model\", \"net\", "
+      "\"params\" or the only key that has tensors; its keys: {}{}",
+      path, keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", ")), kind);
 }
 
-void strip_prefixes(std::vector<NamedArray>& arrays) {
-  for (bool stripped = !arrays.empty(); stripped;) {
-    stripped = false;
-    for (const std::string_view prefix : {"module.", "model.", "_orig_mod."}) {
-      if (!std::all_of(arrays.begin(), arrays.end(), [&](const NamedArray& a) { return a.name.starts_with(prefix); })) {
-        continue;
-      }
-      for (NamedArray& array : arrays) array.name.erase(0, prefix.size());
-      stripped = true;
-    }
-  }
-}
-
-WeightFile assemble(const std::string& path, const PickleValue& root, const Storages& storages) {
+WeightFile assemble(const std::string& path, const std::string& where, const PickleValue& root,
+                    const Storages& storages) {
   WeightFile file;
   file.path = path;
-  std::size_t budget = 0;
+  std::size_t budget = kRepeated;
   for (const auto& [key, bytes] : storages) budget += 2 * bytes.size();  // some weights are shared
   std::set<std::string> names;
-  for (const auto& [key, value] : find_state_dict(path, root).items) {
+  const PickleDict& weights = state_dict_of(path, where, root);
+  for (const auto& [key, value] : weights.items) {
     const auto* const name = key->as<std::string>();
     const auto* const tensor = value->as<PickleTensor>();
+    if (name != nullptr && tensor == nullptr && value->as<PickleObject>() != nullptr) {
+      file.unread.push_back({*name, "an object of " + in_quotes(value->as<PickleObject>()->name)});
+    }
     if (tensor == nullptr) continue;
     check(name != nullptr, "{}: a tensor whose key is no text", path);
     check(names.insert(*name).second, "{}: two tensors named {}", path, in_quotes(*name));
+    if (!is_readable(*tensor)) {
+      file.unread.push_back({*name, "of type " + in_quotes(tensor->storage.type)});
+      continue;
+    }
     NamedArray array = gather(fmt::format("{}: {}", path, in_quotes(*name)), *tensor, storages, budget);
     array.name = *name;
     file.arrays.push_back(std::move(array));
   }
-  strip_prefixes(file.arrays);
+  const auto* const outer = root.as<PickleDict>();
+  const PickleValue* const arch = value_of(*outer, "arch");
+  if (arch != nullptr && arch->as<std::string>() != nullptr) file.metadata["arch"] = *arch->as<std::string>();
+  const PickleValue* const student = value_of(*outer, "student");
+  if (student != nullptr && student->as<PickleDict>() == &weights && value_of(*outer, "teacher") != nullptr) {
+    file.note = "of its two halves, \"student\" and \"teacher\", the student's is taken";
+  }
   return file;
 }
 
 // ---- zip ----
 
-struct CloseArchive {
-  void operator()(archive* a) const { archive_read_free(a); }
-};
-
-// Every entry, without the name of the folder that holds them all. PyTorch compresses nothing, so no entry is larger
-// than the file.
-std::map<std::string, Bytes> read_zip(const std::string& path) {
-  const std::uint64_t file_bytes = std::filesystem::file_size(path);
-  const std::unique_ptr<archive, CloseArchive> zip(archive_read_new());
-  check(zip != nullptr, "{}: out of memory", path);
-  archive_read_support_format_zip_seekable(zip.get());
-  const auto refuse = [&] {
-    const char* const text = archive_error_string(zip.get());
-    fail("{}: not a sound zip archive: {}", path, text == nullptr ? "truncated or altered" : text);
-  };
-  if (archive_read_open_filename(zip.get(), path.c_str(), 1 << 16) != ARCHIVE_OK) refuse();
-  std::map<std::string, Bytes> entries;
-  std::uint64_t total = 0;
-  archive_entry* entry = nullptr;
-  for (;;) {
-    const int status = archive_read_next_header(zip.get(), &entry);
-    if (status == ARCHIVE_EOF) break;
-    if (status != ARCHIVE_OK) refuse();
-    const char* const name = archive_entry_pathname(entry);
-    check(name != nullptr, "{}: an entry without a name", path);
-    const std::string full = name;
-    const auto size = static_cast<std::uint64_t>(std::max<std::int64_t>(0, archive_entry_size(entry)));
-    check(size <= file_bytes && total + size <= file_bytes, "{}: {}: {} bytes in a file of {}: compressed or altered",
-          path, in_quotes(full), size, file_bytes);
-    total += size;
-    Bytes bytes(size);
-    std::size_t got = 0;
-    while (got < size) {
-      const la_ssize_t count = archive_read_data(zip.get(), bytes.data() + got, size - got);
-      if (count < 0) refuse();
-      check(count > 0, "{}: {} ends after {} of {} bytes", path, in_quotes(full), got, size);
-      got += static_cast<std::size_t>(count);
-    }
-    std::byte beyond;
-    if (archive_read_data(zip.get(), &beyond, 1) != 0) refuse();  // also where the checksum is compared
-    const std::size_t slash = full.find('/');
-    const std::string inner = slash == std::string::npos ? full : full.substr(slash + 1);
-    check(entries.emplace(inner, std::move(bytes)).second, "{}: two entries named {}", path, in_quotes(full));
-  }
-  return entries;
-}
-
 WeightFile read_new(const std::string& path) {
-  std::map<std::string, Bytes> entries = read_zip(path);
-  const auto pickle = entries.find("data.pkl");
-  check(!entries.contains("constants.pkl"), "{}: a TorchScript archive, not a state dict; {}", path, kAdvice);
-  check(pickle != entries.end(), "{}: a zip archive without data.pkl: not a file of PyTorch's", path);
-  if (const auto order = entries.find("byteorder"); order != entries.end()) {
-    const std::string_view text(reinterpret_cast<const char*>(order->second.data()), order->second.size());
-    check(text == "little", "{}: its byte order is {}, expected \"little\"", path, in_quotes(std::string(text)));
+  ZipFile zip(path);
+  const std::string kind = foreign_kind(zip.entries());
+  check(kind.empty(), "{}: is {}", path, kind);
+  // PyTorch compresses nothing, so that no entry is larger than the file, nor are all of them.
+  const std::uint64_t file_bytes = std::filesystem::file_size(path);
+  std::uint64_t total = 0;
+  std::map<std::string, const ZipEntry*> entries;  // by name, without that of the folder that holds them all
+  for (const ZipEntry& entry : zip.entries()) {
+    check(entry.size <= file_bytes && total + entry.size <= file_bytes,
+          "{}: {}: {} bytes in a file of {}: compressed or altered", path, in_quotes(entry.name), entry.size,
+          file_bytes);
+    total += entry.size;
+    const std::size_t slash = entry.name.find('/');
+    const std::string inner = slash == std::string::npos ? entry.name : entry.name.substr(slash + 1);
+    check(entries.emplace(inner, &entry).second, "{}: two entries named {}", path, in_quotes(entry.name));
   }
-  Unpickler unpickler(path + ": data.pkl");
+  if (const auto order = entries.find("byteorder"); order != entries.end()) {
+    const Bytes bytes = zip.read(*order->second);
+    const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    check(text == "little", "{}: its byte order is {}, expected \"little\"", path, in_quotes(text));
+  }
+  const std::string where = path + ": data.pkl";
+  Unpickler unpickler(where);
   std::size_t used = 0;
-  const PickleValue& root = unpickler.load(pickle->second, used);
+  const PickleValue& root = unpickler.load(zip.read(*entries.at("data.pkl")), used);
   Storages storages;
   constexpr std::string_view kFolder = "data/";
-  for (auto& [name, bytes] : entries) {
-    if (name.starts_with(kFolder)) storages.emplace(name.substr(kFolder.size()), std::move(bytes));
+  for (const auto& [name, entry] : entries) {
+    if (name.starts_with(kFolder)) storages.emplace(name.substr(kFolder.size()), zip.read(*entry));
   }
-  return assemble(path, root, storages);
+  return assemble(path, where, root, storages);
 }
 
 // ---- before 1.6 ----
@@ -284,7 +332,10 @@ WeightFile read_old(const std::string& path) {
     check(rest.size() >= sizeof count, "{}: byte {}: truncated before the storage {}", path, at, in_quotes(*name));
     std::memcpy(&count, rest.data(), sizeof count);
     rest = rest.subspan(sizeof count);
-    const std::size_t width = type_of(found->second).bytes;
+    const StorageType* const type = type_of(found->second);
+    check(type != nullptr, "{}: byte {}: a storage of type {}, whose length is not known", path, at,
+          in_quotes(found->second.type));
+    const std::size_t width = type->bytes;
     check(count >= 0 && static_cast<std::uint64_t>(count) <= rest.size() / width,
           "{}: byte {}: a storage of {} elements in a file that ends {} bytes later: truncated or altered", path, at,
           count, rest.size());
@@ -294,7 +345,7 @@ WeightFile read_old(const std::string& path) {
           in_quotes(*name));
   }
   check(rest.empty(), "{}: byte {}: {} bytes after the last storage", path, bytes.size() - rest.size(), rest.size());
-  return assemble(path, root, storages);
+  return assemble(path, path, root, storages);
 }
 
 template <std::size_t N>

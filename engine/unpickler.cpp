@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <limits>
-#include <optional>
 #include <string_view>
 #include <unordered_map>
 
-#include "engine/suggest.h"
+#include "engine/pickle_calls.h"
 #include "kernels/error.h"
 
 namespace retort {
@@ -16,31 +14,6 @@ namespace {
 
 // Far above any checkpoint: a pickle of a few bytes must not fill the memory.
 constexpr std::size_t kMaxValues = 4'000'000;
-
-// The names a state dict is made of. Storages are torch.<Type>Storage.
-constexpr std::string_view kOrderedDict = "collections.OrderedDict";
-constexpr std::string_view kTensor = "torch._utils._rebuild_tensor";
-constexpr std::string_view kTensorV2 = "torch._utils._rebuild_tensor_v2";
-constexpr std::string_view kParameter = "torch._utils._rebuild_parameter";
-constexpr std::string_view kSize = "torch.Size";
-constexpr std::string_view kStorages[] = {"DoubleStorage", "FloatStorage", "HalfStorage",  "BFloat16Storage",
-                                          "LongStorage",   "IntStorage",   "ShortStorage", "CharStorage",
-                                          "ByteStorage",   "BoolStorage"};
-
-std::optional<std::string> storage_type(std::string_view global) {
-  constexpr std::string_view kPrefix = "torch.";
-  if (!global.starts_with(kPrefix)) return std::nullopt;
-  const std::string_view type = global.substr(kPrefix.size());
-  if (std::find(std::begin(kStorages), std::end(kStorages), type) == std::end(kStorages)) return std::nullopt;
-  return std::string(type);
-}
-
-bool is_allowed(std::string_view global) {
-  for (const std::string_view known : {kOrderedDict, kTensor, kTensorV2, kParameter, kSize}) {
-    if (global == known) return true;
-  }
-  return storage_type(global).has_value();
-}
 
 }  // namespace
 
@@ -98,12 +71,15 @@ class Unpickler::Machine {
     return found;
   }
 
-  template <typename T>
-  PickleValue& push(T value) {
+  void push_value(PickleValue value) {
     if (values_.size() >= kMaxValues) refuse("more than {} values: not a state dict", kMaxValues);
-    values_.push_back({std::move(value)});
+    values_.push_back(std::move(value));
     stack_.push_back(&values_.back());
-    return values_.back();
+  }
+
+  template <typename T>
+  void push(T value) {
+    push_value({std::move(value)});
   }
 
   PickleValue* pop() {
@@ -143,27 +119,22 @@ class Unpickler::Machine {
     stack_.push_back(found->second);
   }
 
+  // An object takes whatever is put into it, and keeps nothing.
+  bool is_inert() { return top()->as<PickleObject>() != nullptr; }
+
   void append(const Items& items) {
+    if (is_inert()) return;
     auto* const list = std::get_if<PickleList>(&top()->value);
     if (list == nullptr) refuse("appends to what is no list");
     list->items.insert(list->items.end(), items.begin(), items.end());
   }
 
   void set_items(const Items& items) {
+    if (is_inert()) return;
     auto* const dict = std::get_if<PickleDict>(&top()->value);
     if (dict == nullptr) refuse("sets an item of what is no dictionary");
     if (items.size() % 2 != 0) refuse("a key without a value");
     for (std::size_t i = 0; i < items.size(); i += 2) dict->items.emplace_back(items[i], items[i + 1]);
-  }
-
-  void push_global(const std::string& name) {
-    if (!is_allowed(name)) {
-      refuse(
-          "asks for {}, which no tensor needs: refused. If the file is to be trusted, keep only its tensors with "
-          "PyTorch: torch.save(model.state_dict(), FILE)",
-          in_quotes(name));
-    }
-    push(PickleGlobal{name});
   }
 
   void push_integer(std::uint64_t length) {  // LONG: two's complement, little-endian
@@ -177,62 +148,19 @@ class Unpickler::Machine {
     push(static_cast<std::int64_t>(value));
   }
 
-  std::int64_t whole(const PickleValue* value, const char* what) const {
-    const auto* const number = value->as<std::int64_t>();
-    if (number == nullptr || *number < 0) refuse("{} is no whole number", what);
-    return *number;
-  }
-
-  std::vector<std::int64_t> whole_numbers(const PickleValue* value, const char* what) const {
-    const auto* const list = value->as<PickleList>();
-    if (list == nullptr) refuse("{} is no tuple", what);
-    std::vector<std::int64_t> numbers;
-    for (const PickleValue* item : list->items) numbers.push_back(whole(item, what));
-    return numbers;
-  }
-
-  void push_tensor(const Items& args) {
-    if (args.size() < 4) refuse("a tensor of {} arguments", args.size());
-    const auto* const storage = args[0]->as<PickleStorage>();
-    if (storage == nullptr) refuse("a tensor without a storage");
-    push(PickleTensor{*storage, whole(args[1], "the offset"), whole_numbers(args[2], "the shape"),
-                      whole_numbers(args[3], "the stride")});
-  }
+  std::string here() const { return fmt::format("{}: byte {}", where_, begin_); }
 
   void reduce() {
-    const auto* const args = pop()->as<PickleList>();
-    const auto* const global = pop()->as<PickleGlobal>();
-    if (args == nullptr || global == nullptr) refuse("calls what is no name");
-    if (global->name == kOrderedDict) {
-      if (!args->items.empty()) refuse("an OrderedDict of {} arguments", args->items.size());
-      push(PickleDict{});
-    } else if (global->name == kTensor || global->name == kTensorV2) {
-      push_tensor(args->items);
-    } else if (global->name == kParameter) {
-      if (args->items.empty() || args->items[0]->as<PickleTensor>() == nullptr) refuse("a parameter without a tensor");
-      push(PickleTensor(*args->items[0]->as<PickleTensor>()));
-    } else if (global->name == kSize) {
-      const auto* const extents = args->items.size() == 1 ? args->items[0]->as<PickleList>() : nullptr;
-      if (extents == nullptr) refuse("a size that is made of no tuple");
-      push(PickleList(*extents));
-    } else {
-      refuse("calls {}", in_quotes(global->name));
-    }
+    const auto* const arguments = pop()->as<PickleList>();
+    const PickleValue* const callee = pop();
+    if (arguments == nullptr) refuse("calls with what is no tuple");
+    push_value(called(here(), *callee, *arguments));
   }
 
-  // ("storage", torch.FloatStorage, key, location, count) and in older files a view of another storage, or None.
-  void push_storage() {
-    const auto* const id = pop()->as<PickleList>();
-    if (id == nullptr || id->items.size() < 5) refuse("a persistent id that is no storage");
-    const auto* const kind = id->items[0]->as<std::string>();
-    const auto* const global = id->items[1]->as<PickleGlobal>();
-    const auto* const key = id->items[2]->as<std::string>();
-    const auto type = global == nullptr ? std::nullopt : storage_type(global->name);
-    if (kind == nullptr || *kind != "storage" || !type || key == nullptr) refuse("a persistent id that is no storage");
-    if (id->items.size() > 5 && id->items[5]->as<std::monostate>() == nullptr) {
-      refuse("a storage that is a view of another one");
-    }
-    push(PickleStorage{*type, *key, whole(id->items[4], "the length of a storage")});
+  // The class below the arguments (and, for NEWOBJ_EX, those by name).
+  void make_object(int arguments) {
+    while (arguments-- > 0) pop();
+    push_value(called(here(), *pop(), {}));
   }
 
   void step(char code);
@@ -246,7 +174,7 @@ class Unpickler::Machine {
   std::unordered_map<std::uint64_t, PickleValue*> memo_;
 };
 
-// The instructions of protocols 2 to 4 that are of use (CPython, Lib/pickletools.py).
+// The instructions of protocols 2 to 5 that are of use (CPython, Lib/pickletools.py).
 void Unpickler::Machine::step(char code) {
   switch (static_cast<std::uint8_t>(code)) {
     case 0x80:  // PROTO
@@ -318,6 +246,7 @@ void Unpickler::Machine::step(char code) {
     case 'B':
       push(PickleBytes{text(read<std::uint32_t>())});
       break;
+    case 0x96:  // BYTEARRAY8
     case 0x8e:
       push(PickleBytes{text(read<std::uint64_t>())});
       break;
@@ -380,25 +309,43 @@ void Unpickler::Machine::step(char code) {
       break;
     case 'c': {
       const std::string module = line();
-      push_global(module + "." + line());
+      push(PickleGlobal{module + "." + line(), begin_});
       break;
     }
     case 0x93: {  // STACK_GLOBAL
       const auto* const name = pop()->as<std::string>();
       const auto* const module = pop()->as<std::string>();
       if (name == nullptr || module == nullptr) refuse("a name that is no text");
-      push_global(*module + "." + *name);
+      push(PickleGlobal{*module + "." + *name, begin_});
       break;
     }
     case 'R':
       reduce();
       break;
-    case 'b':  // BUILD: the attributes of an OrderedDict, such as _metadata, are of no use here
+    case 0x81:  // NEWOBJ
+      make_object(1);
+      break;
+    case 0x92:  // NEWOBJ_EX
+      make_object(2);
+      break;
+    case 'o': {  // OBJ
+      const Items items = pop_to_mark();
+      if (items.empty()) refuse("an object without a class");
+      push_value(called(here(), *items[0], {}));
+      break;
+    }
+    case 'i': {  // INST
+      const std::string module = line(), name = line();
+      pop_to_mark();
+      push(PickleObject{module + "." + name, begin_});
+      break;
+    }
+    case 'b':  // BUILD: attributes, such as the _metadata of an OrderedDict, are of no use here
       pop();
-      if (top()->as<PickleDict>() == nullptr) refuse("sets attributes of what is no dictionary");
+      top();
       break;
     case 'Q':
-      push_storage();
+      push_value(stored(here(), *pop()));
       break;
     default:
       refuse("the instruction 0x{:02x}, which no state dict needs", static_cast<std::uint8_t>(code));

@@ -1,8 +1,8 @@
 // Python's pickle, as far as PyTorch's state dicts need it, and no further.
 //
 // A pickle is a program for a stack machine that may ask for any Python callable. Here nothing is ever called: a few
-// names (see allowed names in the .cpp) build dictionaries, sizes, storages and tensors, and every other name is an
-// error that says which it was.
+// names (engine/pickle_calls.h) build dictionaries, sizes, storages and tensors, and whatever any other name would have
+// made is an inert value that only knows that name.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,14 @@ namespace retort {
 struct PickleValue;
 
 struct PickleGlobal {
-  std::string name;  // "collections.OrderedDict"
+  std::string name;    // "collections.OrderedDict"
+  std::size_t at = 0;  // the byte of the pickle that asked for it
+};
+
+// What a name that has no meaning here would have made: an argparse.Namespace, a NumPy number, a whole model.
+struct PickleObject {
+  std::string name;
+  std::size_t at = 0;
 };
 
 // A run of elements that lies elsewhere in the file.
@@ -51,7 +58,7 @@ struct PickleBig {};  // an integer beyond 64 bits
 
 struct PickleValue {
   std::variant<std::monostate, bool, std::int64_t, double, std::string, PickleBytes, PickleBig, PickleList, PickleDict,
-               PickleGlobal, PickleStorage, PickleTensor>
+               PickleGlobal, PickleObject, PickleStorage, PickleTensor>
       value;
 
   template <typename T>
@@ -67,7 +74,7 @@ class Unpickler {
   explicit Unpickler(std::string where) : where_(std::move(where)) {}
 
   // Runs one pickle from the front of `bytes` and returns its value, valid as long as this object. `used` is its
-  // length. Throws Error, naming the byte, for anything that is not a whole pickle of what a state dict is made of.
+  // length. Throws Error, naming the byte, for anything that is not a whole pickle.
   const PickleValue& load(std::span<const std::byte> bytes, std::size_t& used);
 
   // All values of the pickles so far, in the order in which they were made.

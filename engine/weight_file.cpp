@@ -9,7 +9,9 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <span>
 
+#include "engine/file_kind.h"
 #include "engine/safetensors.h"
 #include "engine/torch_file.h"
 #include "kernels/error.h"
@@ -148,11 +150,20 @@ std::ifstream open_weight_file(const std::string& path) {
 }
 
 WeightFile read_weight_file(const std::string& path) {
+  const std::string kind = foreign_kind(path);
+  check(kind.empty(), "{}: is {}", path, kind);
   std::vector<std::byte> first(16);
   std::ifstream in = open_weight_file(path);
   in.read(reinterpret_cast<char*>(first.data()), static_cast<std::streamsize>(first.size()));
   first.resize(static_cast<std::size_t>(in.gcount()));
-  return is_torch_file(first) ? read_torch_file(path) : read_safetensors(path);
+  if (is_torch_file(first)) return read_torch_file(path);
+  // A safetensors file begins with the length of its header.
+  const bool impossible = first.size() > 8 && first[7] != std::byte{0};
+  check(!impossible,
+        "{}: is neither safetensors nor one of PyTorch's files, nor ONNX or anything else that is known by its first "
+        "bytes, which are {:02x}; damaged?",
+        path, fmt::join(std::span(reinterpret_cast<const std::uint8_t*>(first.data()), 8), " "));
+  return read_safetensors(path);
 }
 
 }  // namespace retort

@@ -31,10 +31,19 @@ NamedArray float_array(const std::string& name, const std::vector<std::int64_t>&
 
 std::string shape_text(const std::vector<std::int64_t>& shape);  // "[16, 3, 3, 3]"
 
+// What stands under a name but is no array of a FileType: of use to nobody, unless a network asks for the name.
+struct UnreadArray {
+  std::string name;
+  std::string what;  // "of type F8_E4M3"
+};
+
 struct WeightFile {
   std::string path;
-  std::map<std::string, std::string> metadata;  // safetensors alone has any
+  std::map<std::string, std::string> metadata;  // of PyTorch's files: "arch", where it stands beside the state dict
   std::vector<NamedArray> arrays;               // in the file's order; f16 has become f32
+  std::vector<UnreadArray> unread{};
+  bool ours = false;   // as write_safetensors() left it: the metadata are in our words, and every array counts
+  std::string note{};  // what a user should know of how it was read, or ""
 
   const NamedArray* find(const std::string& name) const;  // null when absent
   std::string metadata_or(const std::string& key, const std::string& fallback) const;
@@ -54,7 +63,8 @@ NamedArray rounded_to(FileType type, const NamedArray& array);
 std::ifstream open_weight_file(const std::string& path);
 
 // A safetensors file (engine/safetensors.h) or a state dict of PyTorch (engine/torch_file.h), told apart by the first
-// bytes and not by the name. Throws Error, one line naming the file, for what is neither or not sound.
+// bytes and not by the name. Throws Error, one line naming the file, for what is neither, saying what it is instead
+// (engine/file_kind.h), or not sound.
 WeightFile read_weight_file(const std::string& path);
 
 }  // namespace retort

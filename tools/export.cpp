@@ -63,6 +63,7 @@ int run(int argc, char** argv) {
   }
 
   retort::Classifier classifier = retort::load_classifier(source);
+  if (!classifier.note.empty()) fmt::print("note: {}: {}\n", classifier.file, classifier.note);
   if (height > 0) {
     classifier.height = height;
     classifier.width = width;

@@ -33,6 +33,7 @@ int predict(const retort::Predictor& predictor, const std::vector<std::string>& 
   std::size_t longest = 0;
   for (const std::string& file : files) longest = std::max(longest, retort::display_width(retort::printable(file)));
   print(predictor.description());
+  if (const std::string& note = predictor.classifier().note; !note.empty()) retort::tools::complain("note: {}", note);
   std::vector<std::string> read;
   std::vector<float> logits;
   std::string lines;
