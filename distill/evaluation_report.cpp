@@ -83,6 +83,7 @@ std::string evaluation_table(const Evaluation& e) {
        fmt::format("{}, {} classes, {} parameters, {} multiply-adds at {}x{}", e.arch, e.report.classes,
                    counted(e.parameters), count_text(static_cast<double>(e.multiply_adds)), e.width, e.height));
   line("file", e.file);
+  if (!e.note.empty()) line("note", e.note);
   line("data", fmt::format("{}, {} {} images", e.dataset, counted(e.metrics.samples), e.split));
   line("device", fmt::format("{}, {}", e.device, e.precision));
   line("top-1", fmt::format("{:.2f} %", 100 * e.metrics.top1));
@@ -114,6 +115,7 @@ std::string evaluation_table(const Evaluation& e) {
          fmt::format("{}, top-1 {:.2f} %, {}", e.teacher_arch, 100 * e.teacher_metrics.top1, e.teacher_file));
     line("", fmt::format("agreement {:.2f} %, mean |logit difference| {:.4f}", 100 * e.metrics.agreement,
                          e.metrics.logit_difference));
+    if (!e.teacher_note.empty()) line("", "teacher: " + e.teacher_note);
   }
   if (!e.speed) return text;
   const Speed& s = *e.speed;
@@ -169,6 +171,8 @@ nlohmann::ordered_json evaluation_json(const Evaluation& e) {
                       {"agreement", e.metrics.agreement},
                       {"mean_logit_difference", e.metrics.logit_difference}};
   }
+  if (!e.note.empty()) out["note"] = e.note;
+  if (!e.teacher_note.empty()) out["teacher"]["note"] = e.teacher_note;
   if (e.speed) out["speed"] = speed_json(*e.speed);
   return out;
 }
