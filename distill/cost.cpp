@@ -79,13 +79,14 @@ std::int64_t multiply_adds(const Trace& trace) {
 std::int64_t multiply_adds(const Model& model, std::int64_t height, std::int64_t width) {
   const autograd::NoGradGuard no_grad;
   const ParameterStore& parameters = model.parameters();
-  const Tensor image = Tensor::zeros({1, height, width, 3}, parameters.compute(), parameters.device());
-  Trace trace({image});
+  const std::int64_t batch = model.images_at_once();
+  const Tensor images = Tensor::zeros({batch, height, width, 3}, parameters.compute(), parameters.device());
+  Trace trace({images});
   {
     const TraceGuard guard(trace);
-    model.forward(image, {});
+    model.forward(images, {});
   }
-  return multiply_adds(trace);
+  return multiply_adds(trace) / batch;
 }
 
 const BatchSpeed& Speed::best() const {

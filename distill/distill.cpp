@@ -1,6 +1,7 @@
 #include "distill/distill.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "distill/distill_objective.h"
 #include "distill/report.h"
@@ -10,35 +11,66 @@
 namespace retort {
 namespace {
 
-// Each teacher on the validation images, or where there are none on the test images.
-void check_teachers(const DistillConfig& config, const Teachers& teachers, const Session& session, Console& console) {
+// On the validation images, or where there are none on the test images. What the outputs turn out to be counts from
+// here on.
+Metrics measure_teacher(Teacher& teacher, const Session& session) {
+  const bool validates = !session.validation.empty();
+  const EvaluateOptions options = session.evaluate_options();
+  const LogitsOf network = [&](const Tensor& input) { return teacher.forward(input, {}).logits; };
+  std::vector<float> outputs;
+  const auto measure = [&] {
+    outputs.clear();
+    return validates ? evaluate(network, session.train_data, session.validation, options, &outputs)
+                     : evaluate(network, session.test_data, session.test, options, &outputs);
+  };
+  const Metrics metrics = measure();
+  const DType coarser = teacher.dtype() == DType::bf16 ? DType::bf16 : session.arithmetic.dtype;
+  const OutputKind kind = output_kind(outputs, session.classes, coarser);
+  teacher.set_output_kind(kind);
+  return kind == OutputKind::probabilities ? measure() : metrics;
+}
+
+// What a teacher should reach, and by how much it may fall short of that.
+struct Expectation {
+  double top1 = 0, tolerance = 0;
+  std::string words;
+};
+
+// The accuracy that its checkpoint records; where that says nothing, clearly more than chance.
+Expectation expectation_of(const Teacher& teacher, const DistillConfig& config, std::int64_t classes) {
+  if (const std::optional<double> recorded = teacher.recorded_top1()) {
+    return {*recorded, config.teacher_tolerance.value_or(kTeacherTolerance),
+            fmt::format("its checkpoint records {:.2f} %", 100 * *recorded)};
+  }
+  const double chance = 1.0 / static_cast<double>(classes), clearly = std::min(2 * chance, (1 + chance) / 2);
+  return {clearly, config.teacher_tolerance.value_or(0),
+          fmt::format("chance alone would be right on {:.2f} %, a teacher should be on {:.2f} %", 100 * chance,
+                      100 * clearly)};
+}
+
+// Each teacher on what its accuracy can be told from.
+void check_teachers(const DistillConfig& config, Teachers& teachers, const Session& session, Console& console) {
   const bool validates = !session.validation.empty();
   for (std::size_t k = 0; k < teachers.all().size(); ++k) {
-    const Teacher& teacher = teachers.all()[k];
-    const LogitsOf logits = [&](const Tensor& input) { return teacher.forward(input, {}).logits; };
-    const EvaluateOptions options = session.evaluate_options();
-    const Metrics m = validates ? evaluate(logits, session.train_data, session.validation, options)
-                                : evaluate(logits, session.test_data, session.test, options);
+    Teacher& teacher = teachers.all()[k];
+    const Metrics m = measure_teacher(teacher, session);
     console.print("teacher {}: {}, {} parameters, {}: {} loss {} top-1 {:.2f} % top-5 {:.2f} %{}{}", k + 1,
                   teacher.spec().arch, counted(teacher.parameter_count()), teacher.file(),
                   validates ? "validation" : "test", loss_text(m.loss), 100 * m.top1, 100 * m.top5,
                   teacher.note().empty() ? "" : "; ", teacher.note());
     const std::string& dataset = teacher.recorded_dataset();
-    const double chance = 1.0 / static_cast<double>(session.classes);
-    const double expected = teacher.recorded_top1().value_or(std::min(1.0, 2 * chance));
-    const double tolerance = teacher.recorded_top1() ? config.teacher_tolerance : 0;
-    if (m.top1 >= expected - tolerance) continue;
+    const Expectation expected = expectation_of(teacher, config, session.classes);
+    if (m.top1 >= expected.top1 - expected.tolerance) continue;
     const std::string cause =
         !dataset.empty() && dataset != config.run.data.dataset
             ? fmt::format("it was trained on {}, this is {}", dataset, config.run.data.dataset)
             : "most likely the images are normalised in another way than it was trained with ([data] normalize), the "
               "classes are in another order, or its shortcut or stem is another one";
     fail(
-        "{}: the teacher is right on {:.2f} % of the {} images, {} {:.2f} %: {}. To go on all the same, raise "
-        "[distill] "
-        "teacher_tolerance",
-        teacher.file(), 100 * m.top1, validates ? "validation" : "test",
-        teacher.recorded_top1() ? "its checkpoint records" : "chance would give about half of", 100 * expected, cause);
+        "{}: the teacher is right on {:.2f} % of the {} images, {}: {}. To go on all the same, set [distill] "
+        "teacher_tolerance = {:.2f} or more",
+        teacher.file(), 100 * m.top1, validates ? "validation" : "test", expected.words, cause,
+        std::ceil(100 * (expected.top1 - m.top1)) / 100);
   }
 }
 

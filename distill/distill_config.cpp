@@ -145,7 +145,9 @@ DistillConfig distill_config_of(const ConfigValue& tree, const std::string& defa
   config.combine = combine_of(combine);
   distill.read("baseline", config.baseline);
   distill.read("gradient_norms_every", config.gradient_norms_every, Range::at_least(0));
-  distill.read("teacher_tolerance", config.teacher_tolerance, Range::closed(0, 1));
+  if (distill.has("teacher_tolerance")) {
+    distill.read("teacher_tolerance", config.teacher_tolerance.emplace(), Range::closed(0, 1));
+  }
   distill.finish();
 
   ConfigTable resolved = to_table(config.run);

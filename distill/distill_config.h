@@ -6,6 +6,7 @@
 //   rest
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,13 +33,17 @@ struct StudentConfig {
   std::vector<LossConfig> losses;
 };
 
+inline constexpr double kTeacherTolerance = 0.05;
+
 struct DistillConfig {
   TrainConfig run;  // what all students share; the only student's where there is one
   std::vector<TeacherConfig> teachers;
   Combine combine = Combine::mean_softmax;
-  std::string baseline;             // a run or version to compare with; "": looked for; "none": no comparison
-  int gradient_norms_every = 0;     // steps between two measurements of what each term contributes; 0: never
-  double teacher_tolerance = 0.05;  // the teacher may fall short of its recorded accuracy by this fraction
+  std::string baseline;          // a run or version to compare with; "": looked for; "none": no comparison
+  int gradient_norms_every = 0;  // steps between two measurements of what each term contributes; 0: never
+  // By so much the teacher may fall short of the accuracy that is expected of it, a fraction; where nothing is said,
+  // kTeacherTolerance of a recorded one.
+  std::optional<double> teacher_tolerance;
   std::vector<StudentConfig> students;
   std::string resolved;  // everything as TOML, defaults included: what the run's config.cfg holds
 };

@@ -6,6 +6,7 @@
 
 #include "data/dataset.h"
 #include "data/split.h"
+#include "distill/output_kind.h"
 #include "distill/session.h"
 #include "engine/project_folder.h"
 
@@ -74,6 +75,25 @@ LogitsOf logits_of(const Classifier& classifier, Math math) {
   };
 }
 
+// The logits of every batch, whatever the network's outputs are; what they are goes into its note.
+std::vector<Tensor> all_logits(Classifier& classifier, const Images& images, const EvaluateOptions& options) {
+  std::vector<Tensor> outputs =
+      evaluate_logits(logits_of(classifier, options.math), images.data, images.indices, options);
+  std::vector<float> rows;
+  for (const Tensor& batch : outputs) {
+    const std::vector<float> values = batch.to(DType::f32).to_host<float>();
+    rows.insert(rows.end(), values.begin(), values.end());
+  }
+  const OutputKind kind = output_kind(rows, classifier.model->spec().classes, options.dtype);
+  for (Tensor& batch : outputs) batch = as_logits(kind, batch);
+  classifier.note = joined_notes(classifier.note, note_about(kind));
+  return outputs;
+}
+
+LogitsOf replayed(const std::vector<Tensor>& logits) {
+  return [next = logits.begin()](const Tensor&) mutable { return *next++; };
+}
+
 }  // namespace
 
 Normalization normalization_of(const Classifier& classifier, const std::string& preset) {
@@ -97,7 +117,6 @@ Evaluation evaluate_classifier(const EvaluationRequest& request) {
 
   Evaluation result;
   result.file = classifier.file;
-  result.note = classifier.note;
   result.arch = classifier.model->spec().arch;
   result.split = request.split;
   result.device = kernels::backend(device).description();
@@ -118,21 +137,22 @@ Evaluation evaluate_classifier(const EvaluationRequest& request) {
     options.math = arithmetic.math;
     std::vector<Tensor> teacher_logits;
     if (request.teacher) {
-      const Classifier teacher = load(*request.teacher);
+      Classifier teacher = load(*request.teacher);
       check(teacher.model->spec().classes == classes, "{}: the teacher tells {} classes apart, {} {}", teacher.file,
             teacher.model->spec().classes, classifier.file, classes);
       options.preprocessing = preprocessing_of(teacher, request.teacher->normalize, set);
-      teacher_logits = evaluate_logits(logits_of(teacher, arithmetic.math), images.data, images.indices, options);
+      teacher_logits = all_logits(teacher, images, options);
       result.teacher_file = teacher.file;
-      result.teacher_note = teacher.note;
       result.teacher_arch = teacher.model->spec().arch;
-      const LogitsOf recorded = [next = teacher_logits.begin()](const Tensor&) mutable { return *next++; };
-      result.teacher_metrics = evaluate(recorded, images.data, images.indices, options);
+      result.teacher_note = teacher.note;
+      result.teacher_metrics = evaluate(replayed(teacher_logits), images.data, images.indices, options);
       options.teacher = &teacher_logits;
     }
     options.preprocessing = preprocessing_of(classifier, request.network.normalize, set);
+    const std::vector<Tensor> own = all_logits(classifier, images, options);
+    result.note = classifier.note;
     std::vector<float> logits;
-    result.metrics = evaluate(logits_of(classifier, arithmetic.math), images.data, images.indices, options, &logits);
+    result.metrics = evaluate(replayed(own), images.data, images.indices, options, &logits);
     result.report = classification_report(logits, images.labels, classes);
   }  // what is measured now has the memory to itself
   result.multiply_adds = multiply_adds(*classifier.model, result.height, result.width);

@@ -38,7 +38,7 @@ struct Evaluation {
   std::int64_t height = 0, width = 0, parameters = 0, multiply_adds = 0;
   Metrics metrics;
   ClassificationReport report;
-  std::string note;                                      // what a user should know of the file, or ""
+  std::string note;                                      // what a user should know of the network, or ""
   std::string teacher_file, teacher_arch, teacher_note;  // "" without a teacher
   Metrics teacher_metrics;
   std::optional<Speed> speed;

@@ -117,7 +117,7 @@ std::string evaluation_table(const Evaluation& e, std::size_t width) {
          fmt::format("{}, top-1 {:.2f} %, {}", e.teacher_arch, 100 * e.teacher_metrics.top1, e.teacher_file));
     line("", fmt::format("agreement {:.2f} %, mean |logit difference| {}", 100 * e.metrics.agreement,
                          loss_text(e.metrics.logit_difference)));
-    if (!e.teacher_note.empty()) line("", e.teacher_note);
+    if (!e.teacher_note.empty()) line("", "teacher: " + e.teacher_note);
   }
   if (!e.speed) return text;
   const Speed& s = *e.speed;

@@ -55,6 +55,18 @@ std::string unusable(const std::vector<float>& logits) {
                      std::isnan(*bad) ? "not a number" : "infinite");
 }
 
+// What the network's outputs are, by what it says about a grey image.
+OutputKind output_kind_of(const Classifier& classifier, const InputPlan& plan, Math math) {
+  const autograd::NoGradGuard no_grad;
+  const Model& model = *classifier.model;
+  const DType dtype = model.parameters().compute();
+  ForwardMode mode;
+  mode.math = math;
+  const Tensor grey = Tensor::full({1, plan.height, plan.width, 3}, 0.5, dtype, model.parameters().device());
+  const Tensor outputs = model.forward(grey, mode).logits.to(DType::f32);
+  return output_kind(outputs.to_host<float>(), model.spec().classes, dtype);
+}
+
 }  // namespace
 
 Predictor::Predictor(const PredictionRequest& request)
@@ -63,12 +75,17 @@ Predictor::Predictor(const PredictionRequest& request)
       normalization_(normalization_of(classifier_, request.network.normalize)),
       top_(
           std::min(static_cast<std::size_t>(request.top), static_cast<std::size_t>(classifier_.model->spec().classes))),
-      math_(arithmetic_of(request.precision).math) {}
+      math_(arithmetic_of(request.precision).math),
+      output_kind_(output_kind_of(classifier_, plan_, math_)) {
+  classifier_.note = joined_notes(classifier_.note, note_about(output_kind_));
+}
 
 std::string Predictor::description() const {
-  return fmt::format("{}, {} classes, {}; images: {}, mean {:.4g}, deviation {:.4g}", classifier_.model->spec().arch,
-                     classifier_.model->spec().classes, classifier_.file, plan_.text(),
-                     fmt::join(normalization_.mean, " "), fmt::join(normalization_.std, " "));
+  const std::string text =
+      fmt::format("{}, {} classes, {}; images: {}, mean {:.4g}, deviation {:.4g}", classifier_.model->spec().arch,
+                  classifier_.model->spec().classes, classifier_.file, plan_.text(),
+                  fmt::join(normalization_.mean, " "), fmt::join(normalization_.std, " "));
+  return joined_notes(text, classifier_.note);
 }
 
 void Predictor::run(const std::vector<std::string>& files, const std::function<void(const Prediction&)>& found,
@@ -101,7 +118,8 @@ void Predictor::run(const std::vector<std::string>& files, const std::function<v
     std::iota(indices.begin(), indices.end(), 0);
     BatchBuffers buffers(data, count, model.parameters().compute(), params);
     buffers.fill(indices, 0);
-    const std::vector<float> logits = model.forward(buffers.input, mode).logits.to(DType::f32).to_host<float>();
+    const Tensor outputs = as_logits(output_kind_, model.forward(buffers.input, mode).logits);
+    const std::vector<float> logits = outputs.to(DType::f32).to_host<float>();
     for (std::size_t n = 0; n < batch.which.size(); ++n) {
       const auto row = logits.begin() + static_cast<std::ptrdiff_t>(n * classes);
       Prediction prediction{files[begin + batch.which[n]], {}, {row, row + static_cast<std::ptrdiff_t>(classes)}};

@@ -8,6 +8,7 @@
 
 #include "data/image_input.h"
 #include "distill/evaluation.h"
+#include "distill/output_kind.h"
 
 namespace retort {
 
@@ -28,7 +29,7 @@ struct Guess {
 struct Prediction {
   std::string file;
   std::vector<Guess> best;    // the most probable first; of equals the lower number
-  std::vector<float> logits;  // [classes]
+  std::vector<float> logits;  // [classes], whatever the network's outputs are
 };
 
 class Predictor {
@@ -38,7 +39,8 @@ class Predictor {
 
   const Classifier& classifier() const { return classifier_; }
   std::string class_name(std::int64_t number) const { return classifier_.class_name(number); }
-  std::string description() const;  // network, file, and what is done with images, in one line
+  // Network, file, what is done with images, and what there is to know of its outputs, in one line.
+  std::string description() const;
 
   // In the order of the files; while one batch runs, the next is read. failed() gets one line for each file that cannot
   // be read, or for which the network's logits are not finite.
@@ -51,6 +53,7 @@ class Predictor {
   Normalization normalization_;
   std::size_t top_;
   Math math_ = Math::standard;
+  OutputKind output_kind_;
 };
 
 // A CSV file's lines: file, label, probability, and with more than one guess label_2, probability_2 and so on.

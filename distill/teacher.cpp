@@ -106,8 +106,12 @@ Teacher::Teacher(const TeacherConfig& config, const TrainConfig& run, const Sess
   shift_ = Tensor::from(offset, {3}, session.device).to(type);
   zero_ = Tensor::zeros({3}, type, session.device);
   one_ = Tensor::full({3}, 1.0, type, session.device);
-  note_ += note_.empty() ? "" : "; ";
-  note_ += "it was trained with another normalisation, which its input is converted to";
+  note_ = joined_notes(note_, "it was trained with another normalisation, which its input is converted to");
+}
+
+void Teacher::set_output_kind(OutputKind kind) {
+  output_kind_ = kind;
+  note_ = joined_notes(note_, note_about(kind));
 }
 
 ModelOutput Teacher::forward(const Tensor& input, const TapNames& taps) const {
@@ -121,7 +125,7 @@ ModelOutput Teacher::forward(const Tensor& input, const TapNames& taps) const {
   ForwardMode mode;
   mode.math = arithmetic_.math;
   ModelOutput output = model_->forward(x, mode, taps);
-  output.logits = output.logits.to(input.dtype());
+  output.logits = as_logits(output_kind_, output.logits).to(input.dtype());
   for (auto& [name, tap] : output.taps) tap = tap.to(input.dtype());
   return output;
 }

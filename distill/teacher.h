@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "distill/output_kind.h"
 #include "distill/session.h"
 #include "models/model.h"
 
@@ -73,8 +74,11 @@ class Teacher {
   const ModelSpec& spec() const { return model_->spec(); }
   std::int64_t parameter_count() const { return model_->parameters().parameter_count(); }
   std::optional<double> recorded_top1() const { return recorded_top1_; }  // on its validation split, as a fraction
+  DType dtype() const { return arithmetic_.dtype; }
   const std::string& recorded_dataset() const { return recorded_dataset_; }
   const std::string& note() const { return note_; }  // what a user should know of it, or ""
+  // What its outputs have shown themselves to be: from now on forward() makes logits of them, and the note says so.
+  void set_output_kind(OutputKind kind);
 
   // `input` and the results are of the students' type; the arithmetic in between is the teacher's own.
   ModelOutput forward(const Tensor& input, const TapNames& taps) const;
@@ -84,6 +88,7 @@ class Teacher {
   std::optional<double> recorded_top1_;
   std::unique_ptr<Model> model_;
   Arithmetic arithmetic_;
+  OutputKind output_kind_ = OutputKind::logits;
   NetworkShape shape_;
   // Where it was trained on differently normalised images: its input is scale * ours + shift, channel by channel.
   Tensor scale_, shift_, zero_, one_;
@@ -97,6 +102,7 @@ class Teachers {
   Teachers& operator=(const Teachers&) = delete;
 
   const std::vector<Teacher>& all() const { return teachers_; }
+  std::vector<Teacher>& all() { return teachers_; }
   // Before the first batch: `teacher` (0: whichever is used) will be asked for these taps and for logits.
   void request(int teacher, const TapNames& taps);
 

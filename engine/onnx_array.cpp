@@ -1,5 +1,7 @@
 #include "engine/onnx_array.h"
 
+#include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -85,6 +87,29 @@ std::int64_t number(const std::string& text, const std::string& what) {
   return value;
 }
 
+// Where external data at `location` lies: in the model's folder or below it, whatever the path is made of.
+std::string external_file(const std::string& location, const std::string& what, const std::string& folder) {
+  namespace fs = std::filesystem;
+  const fs::path given(location);
+  const bool inside = !location.empty() && given.is_relative() && given.has_filename() && location != "." &&
+                      location.find_first_of(std::string("\\\0", 2)) == std::string::npos &&
+                      std::find(given.begin(), given.end(), "..") == given.end();
+  check(inside, "{}: has its data in {}, but only files in the model's own folder are read, and in folders below it",
+        what, in_quotes(location));
+  const fs::path file = (fs::path(folder) / given).lexically_normal();
+  std::error_code error;
+  check(fs::exists(file, error),
+        "{}: its weights lie in a file of their own, {}: no such file; bring it along with the model", what,
+        in_quotes(file.string()));
+  const fs::path root = fs::canonical(folder, error), real = fs::canonical(file, error);
+  const bool leaves = std::mismatch(root.begin(), root.end(), real.begin(), real.end()).first != root.end();
+  check(!error && !leaves,
+        "{}: has its data in {}, a link that leads out of the model's own folder; only files in there are read", what,
+        in_quotes(location));
+  check(fs::is_regular_file(real), "{}: has its data in {}, which is not a file", what, in_quotes(file.string()));
+  return file.string();
+}
+
 std::string external(const TensorProto& message, const std::string& what, const std::string& folder,
                      std::int64_t bytes) {
   std::string location;
@@ -95,20 +120,18 @@ std::string external(const TensorProto& message, const std::string& what, const 
     if (entry.key() == "length") length = number(entry.value(), what);
   }
   check(!folder.empty(), "{}: has its data in another file, {}, which is not read here", what, in_quotes(location));
-  check(!location.empty() && location != "." && location != ".." &&
-            location.find_first_of(std::string("/\\\0", 3)) == std::string::npos,
-        "{}: has its data in {}, but only files in the model's own folder are read, by their plain names", what,
-        in_quotes(location));
-  const std::string path = (std::filesystem::path(folder) / location).string();
-  std::ifstream in = open_weight_file(path);
+  const std::string path = external_file(location, what, folder);
+  std::ifstream in(path, std::ios::binary);
+  check(in.is_open(), "{}: {} cannot be opened: {}", what, in_quotes(path), std::strerror(errno));
   const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path));
   check(length < 0 || length == bytes, "{}: {} bytes of external data where its extents need {}", what, length, bytes);
-  check(offset <= size && bytes <= size - offset, "{}: needs bytes {} to {} of {}, which has {}", what, offset,
-        offset + bytes, path, size);
+  check(offset <= size && bytes <= size - offset,
+        "{}: needs bytes {} to {} of {}, which has {}; it was cut off, or belongs to another model", what, offset,
+        offset + bytes, in_quotes(path), size);
   std::string data(static_cast<std::size_t>(bytes), '\0');
   in.seekg(offset);
   in.read(data.data(), static_cast<std::streamsize>(bytes));
-  check(in.gcount() == static_cast<std::streamsize>(bytes), "{}: {} cannot be read", what, path);
+  check(in.gcount() == static_cast<std::streamsize>(bytes), "{}: {} cannot be read", what, in_quotes(path));
   return data;
 }
 

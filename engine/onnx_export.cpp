@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <set>
+#include <sstream>
 
 #include "engine/autograd.h"
 #include "engine/onnx_graph_writer.h"
+#include "engine/suggest.h"
 #include "engine/trace.h"
 #include "engine/version.h"
 #include "engine/weight_file.h"
@@ -409,6 +411,14 @@ void check_same(const Trace& one, const Trace& two) {
         one.steps().size(), two.steps().size());
 }
 
+void check_text(const std::string& key, const std::string& value) {
+  std::istringstream lines(key + "\n" + value);
+  for (std::string line; std::getline(lines, line);) {
+    check(is_utf8(line), "export: {} in the metadata {} is not UTF-8, which ONNX files are written in; convert it",
+          in_quotes(line), in_quotes(key));
+  }
+}
+
 }  // namespace
 
 std::string onnx_model(const std::function<Tensor(const Tensor&)>& forward, const Shape& image,
@@ -423,6 +433,7 @@ std::string onnx_model(const std::function<Tensor(const Tensor&)>& forward, cons
   model.set_producer_version(version());
   model.add_opset_import()->set_version(kOpset);
   for (const auto& [key, value] : options.metadata) {
+    check_text(key, value);
     onnx::StringStringEntryProto& entry = *model.add_metadata_props();
     entry.set_key(key);
     entry.set_value(value);

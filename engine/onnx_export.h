@@ -29,8 +29,8 @@ struct OnnxExportOptions {
 // `image` is [H, W, C]. `constants` names the tensors that become initializers; others get a number.
 //
 // Throws Error, which begins with the operator, for what cannot be said in ONNX, for a value that came about behind the
-// trace's back (engine/trace.h), for a pass that does something else for another batch, and, with half, for a weight
-// that f16 cannot hold.
+// trace's back (engine/trace.h), for a pass that does something else for another batch, for names and metadata that are
+// not UTF-8, and, with half, for a weight that f16 cannot hold.
 std::string onnx_model(const std::function<Tensor(const Tensor&)>& forward, const Shape& image,
                        const NamedTensors& constants, const OnnxExportOptions& options);
 

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
+#include "engine/suggest.h"
 #include "engine/weight_file.h"
 #include "kernels/error.h"
 
@@ -26,7 +29,17 @@ void set(onnx::NodeProto& node, const char* name, double value) {
   attribute.set_f(static_cast<float>(value));
 }
 
+bool is_utf8(const std::string& text) {
+  try {
+    nlohmann::json(text).dump();  // the one in the tree that checks it
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
 std::string OnnxGraphWriter::unique(const std::string& wanted) {
+  check(is_utf8(wanted), "export: the name {} is not UTF-8, which ONNX files are written in", in_quotes(wanted));
   std::string name = wanted;
   for (int i = 1; !taken_.insert(name).second; ++i) name = fmt::format("{}_{}", wanted, i);
   return name;

@@ -16,6 +16,9 @@ void set(onnx::NodeProto& node, const char* name, const std::vector<std::int64_t
 void set(onnx::NodeProto& node, const char* name, std::int64_t value);
 void set(onnx::NodeProto& node, const char* name, double value);
 
+// The format has no other text.
+bool is_utf8(const std::string& text);
+
 class OnnxGraphWriter {
  public:
   using Ints = std::vector<std::int64_t>;

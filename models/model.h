@@ -33,6 +33,8 @@ class Model {
   virtual ~Model() = default;
   // x T [N, H, W, 3]. Asking for an unknown tap throws Error with the names there are.
   virtual ModelOutput forward(const Tensor& x, const ForwardMode& mode, const TapNames& taps = {}) const = 0;
+  // A batch is computed as so many images, or a multiple of that.
+  virtual std::int64_t images_at_once() const { return 1; }
   // In order of depth. A name with ".pre" is the same map before its ReLU.
   virtual std::vector<std::string> tap_names() const = 0;
   // The taps at the end of each stage, after their last ReLU, in order of depth.

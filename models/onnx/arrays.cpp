@@ -218,6 +218,26 @@ OnnxArray reduced(const OnnxArray& x, const std::vector<bool>& reduced, bool mea
   return y;
 }
 
+std::pair<OnnxArray, OnnxArray> channel_statistics(const OnnxArray& x) {
+  check(is_floating(x.type) && x.dims.size() >= 2 && x.numel() > 0, "statistics of {} numbers of rank {}",
+        name_of(x.type), x.dims.size());
+  const auto channels = static_cast<std::size_t>(x.dims[1]), count = x.floats.size();
+  const std::size_t inner = count / static_cast<std::size_t>(x.dims[0]) / channels;
+  const double share = static_cast<double>(channels) / static_cast<double>(count);
+  std::vector<double> mean(channels, 0), variance(channels, 0);
+  for (std::size_t i = 0; i < count; ++i) mean[i / inner % channels] += share * x.floats[i];
+  for (std::size_t i = 0; i < count; ++i) {
+    const double distance = x.floats[i] - mean[i / inner % channels];
+    variance[i / inner % channels] += share * distance * distance;
+  }
+  const auto array = [&](const std::vector<double>& values) {
+    OnnxArray y = make_array(OnnxType::f32, {x.dims[1]});
+    std::transform(values.begin(), values.end(), y.floats.begin(), [](double v) { return static_cast<float>(v); });
+    return y;
+  };
+  return {array(mean), array(variance)};
+}
+
 OnnxArray cast(const OnnxArray& x, OnnxType type) {
   if (is_floating(type) == is_floating(x.type)) {
     OnnxArray y = x;

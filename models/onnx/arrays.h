@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "engine/onnx_file.h"
@@ -28,6 +29,8 @@ OnnxArray binary(const OnnxArray& a, const Extents& a_strides, const OnnxArray& 
                  kernels::Binary kind, const Extents& dims);
 // Sum over the axes with `reduced` set, which keep an extent of 1; with `mean` divided by their number of elements.
 OnnxArray reduced(const OnnxArray& x, const std::vector<bool>& reduced, bool mean);
+// Mean and variance (divided by the number of elements) of each index of axis 1 of floating numbers.
+std::pair<OnnxArray, OnnxArray> channel_statistics(const OnnxArray& x);
 // Throws Error for a number that an integer type cannot hold.
 OnnxArray cast(const OnnxArray& x, OnnxType type);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/suggest.h"
+#include "models/onnx/execution.h"
 #include "models/onnx/operators.h"
 
 namespace retort::onnx {
@@ -102,30 +103,31 @@ Plan Compiler::compile(const std::map<std::string, Value>& inputs, const std::ve
 
 std::map<std::string, OnnxConstant> Compiler::fold(std::vector<bool>& folded) {
   for (const auto& [name, array] : graph_.initializers) values_[name] = constant(array);
+  for (const OnnxValueInfo& output : graph_.outputs) wanted_.insert(output.name);
+  for (const OnnxNode& node : graph_.nodes) {
+    for (const std::string& name : node.inputs) consumers_[name].push_back(&node);
+  }
   std::map<std::string, OnnxConstant> results;
   folded.assign(graph_.nodes.size(), false);
   for (std::size_t k = 0; k < graph_.nodes.size(); ++k) {
     const OnnxNode& node = graph_.nodes[k];
-    if (!std::all_of(node.inputs.begin(), node.inputs.end(), [&](const std::string& name) {
-          const Value* value = name.empty() ? nullptr : find(name);
-          return name.empty() || (value != nullptr && value->constant);
-        })) {
-      continue;
-    }
-    lower(node);
-    folded[k] = std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& name) {
-      const Value* value = name.empty() ? nullptr : find(name);
-      return name.empty() || (value != nullptr && value->constant);
-    });
-    if (!folded[k]) continue;
+    const auto known = [&](const std::string& name) { return name.empty() || is_constant(name); };
+    if (!std::all_of(node.inputs.begin(), node.inputs.end(), known)) continue;
+    evaluate(node);
+    folded[k] = true;
     for (const std::string& name : node.outputs) {
-      if (!name.empty()) results[name] = find(name)->constant;
+      if (!name.empty() && is_constant(name)) results[name] = find(name)->constant;
     }
   }
   return results;
 }
 
 void Compiler::lower(const OnnxNode& node) {
+  if (!evaluating_ && std::all_of(node.inputs.begin(), node.inputs.end(),
+                                  [&](const std::string& name) { return name.empty() || is_constant(name); })) {
+    evaluate(node);
+    return;
+  }
   const auto lowering = lowerings().find(node.op);
   try {
     check(lowering != lowerings().end(), "operator {} is not among those that Retort reads", node.op);
@@ -139,6 +141,41 @@ void Compiler::lower(const OnnxNode& node) {
   } catch (const Error& error) {
     fail("{}: {}: {} (docs/onnx.md)", where_of(graph_, node), node.op, error.what());
   }
+}
+
+// As a graph of its own, compiled and run at once. What the operators compute on the host stays exact.
+void Compiler::evaluate(const OnnxNode& node) {
+  OnnxGraph alone;
+  alone.path = graph_.path;
+  alone.opset = graph_.opset;
+  alone.nodes = {node};
+  for (const std::string& name : node.inputs) {
+    if (!name.empty()) alone.initializers[name] = find(name)->constant;
+  }
+  std::vector<std::string> read;  // of its results
+  for (const std::string& name : node.outputs) {
+    const bool is_read = consumers_.count(name) != 0 || wanted_.count(name) != 0;
+    if (!name.empty() && is_read) read.push_back(name);
+  }
+  CompileOptions options = options_;
+  options.fuse = false;
+  options.largest_value = options.largest_constant - spent_;
+  DerivedConstants derived;
+  Compiler compiler(alone, options, derived);
+  compiler.evaluating_ = true;
+  compiler.spent_ = spent_;
+  const Plan plan = compiler.compile({}, read);
+  spent_ = compiler.spent_;
+  for (const auto& [name, result] : onnx::evaluate(plan)) {
+    if (!plan.results.at(name).constant) spend(result->numel());
+    define(name, constant(result));
+  }
+  done_.insert(&node);
+}
+
+bool Compiler::is_constant(const std::string& name) const {
+  const Value* value = find(name);
+  return value != nullptr && value->constant;
 }
 
 void Compiler::spend(std::int64_t elements) {

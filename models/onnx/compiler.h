@@ -77,6 +77,9 @@ class Compiler {
 
  private:
   void lower(const OnnxNode& node);
+  // A node whose inputs are constants: its results are constants too, whatever operator it is.
+  void evaluate(const OnnxNode& node);
+  bool is_constant(const std::string& name) const;
   void spend(std::int64_t elements);
 
   const OnnxGraph& graph_;
@@ -88,7 +91,8 @@ class Compiler {
   std::set<std::string> wanted_;
   std::set<const OnnxNode*> done_;
   std::map<std::pair<const OnnxArray*, bool>, int> constant_slots_;
-  std::int64_t spent_ = 0;  // elements of constants made by folding
+  std::int64_t spent_ = 0;   // elements of constants made by folding
+  bool evaluating_ = false;  // a constant node by itself
 };
 
 std::vector<int> plain_order(std::size_t rank);  // 0, 1, 2, ...

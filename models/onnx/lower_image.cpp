@@ -99,8 +99,16 @@ struct Normalisation {
   }
 };
 
-Normalisation normalisation_of(const Compiler& c, const OnnxNode& node, std::int64_t channels) {
-  check(c.integer(node, "training_mode", 0) == 0, "is in training mode; export the network after model.eval()");
+// In training mode the statistics are those of x. Before opset 14 that mode is told by results besides the first; of
+// images, runtimes take it for inference there, and so does this.
+bool takes_own_statistics(const Compiler& c, const OnnxNode& node, const OnnxConstant& x) {
+  const bool more = std::any_of(node.outputs.begin() + 1, node.outputs.end(), [](const auto& s) { return !s.empty(); });
+  return c.opset() < 14 ? more && x : c.integer(node, "training_mode", 0) != 0;
+}
+
+// `x`: what is normalised, where that is known.
+Normalisation normalisation_of(const Compiler& c, const OnnxNode& node, std::int64_t channels,
+                               const OnnxConstant& x = nullptr) {
   check(c.integer(node, "spatial", 1) == 1, "spatial = 0 is not read");
   Normalisation norm;
   norm.epsilon = c.real(node, "epsilon", 1e-5);
@@ -109,6 +117,14 @@ Normalisation normalisation_of(const Compiler& c, const OnnxNode& node, std::int
     check(value.constant && is_floating(value.type) && value.numel() == channels,
           "its input {} has extents {} for {} channels", k, shape_text(value.dims), channels);
     norm.sources.push_back(value.constant);
+  }
+  if (takes_own_statistics(c, node, x)) {
+    check(x != nullptr,
+          "is in training mode: it would take its statistics from each batch of images; export the network after "
+          "model.eval(), with running statistics");
+    auto [mean, variance] = channel_statistics(*x);
+    norm.sources[2] = std::make_shared<const OnnxArray>(std::move(mean));
+    norm.sources[3] = std::make_shared<const OnnxArray>(std::move(variance));
   }
   return norm;
 }
@@ -229,9 +245,10 @@ void convolution(Compiler& c, const OnnxNode& node) {
 }
 
 void batch_normalisation(Compiler& c, const OnnxNode& node) {
-  Value x = c.on_device(c.input(node, 0));
-  check(x.dims.size() >= 2, "an input of extents {}", shape_text(x.dims));
-  const Normalisation norm = normalisation_of(c, node, x.dims[1]);
+  const Value& given = c.input(node, 0);
+  check(given.dims.size() >= 2, "an input of extents {}", shape_text(given.dims));
+  const Normalisation norm = normalisation_of(c, node, given.dims[1], given.constant);
+  Value x = c.on_device(given);
   std::vector<int> order = memory_order(x.strides);
   std::stable_partition(order.begin(), order.end(), [](int axis) { return axis != 1; });
   x = c.in_order(x, order);

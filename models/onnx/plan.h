@@ -1,5 +1,6 @@
 // A graph compiled for inputs of known shapes: a list of steps, each one kernel call, over numbered slots of memory.
-// Compiling is arithmetic on the host alone; models/onnx/runner.h runs the result.
+// Compiling happens on the host alone; models/onnx/runner.h runs the result. What depends on no input is computed while
+// compiling, whichever operator it is, by the same kernels (models/onnx/execution.h).
 //
 // Extents are those of the file (images are N, C, H, W there); in memory a value's axes may lie in any order, which its
 // strides say. A Transpose, and a Reshape that memory allows, are new extents and strides for the same slot. Feature

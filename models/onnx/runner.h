@@ -38,12 +38,7 @@ class Runner {
   // needs as constants (or all of them, with `all_constant`), are compiled in.
   std::vector<OnnxArray> run(const std::map<std::string, OnnxArray>& inputs, bool all_constant = false);
 
-  // The value as a tensor of `shape` with its axes in `order` in memory.
-  Tensor tensor_of(const Value& value, const Tensor& flat, const std::vector<int>& order, const Shape& shape);
-
  private:
-  Tensor constant(const OnnxConstant& array, bool accumulate);
-
   OnnxGraph graph_;
   RunOptions options_;
   DerivedConstants derived_;
