@@ -142,6 +142,7 @@ void Trainer::start() {
   }
   record_stretch(run_, job_.start);
   run_.write_config(job_.resolved_config);
+  if (!config_.origin.note.empty()) console_.print("{}", config_.origin.note);
   announce();
 }
 
@@ -433,7 +434,7 @@ TrainSummary train(const TrainConfig& config, const TrainerOptions& options) {
   const std::string resolved = to_toml(config);
   RunStart start = start_run(config, resolved, options);
   if (!start.finished.empty()) return finished_summary(start);
-  const RunStream stream(resolve_device(config.device));
+  const RunStream stream(resolve_device(config));
   const Session session = make_session(config);
   std::unique_ptr<Model> model = make_network(config, session);
   const std::string report = initialize_network(*model, initial_config(config, start));

@@ -77,18 +77,11 @@ momentum = 0.8
 nesterov = true
 weight_decay = 2e-5
 decay = "all"
-beta1 = 0.8
-beta2 = 0.9
-epsilon = 1e-300
 [schedule]
 type = "milestones"
 warmup_epochs = 2.5
-step_epochs = 7
 gamma = 0.2
 milestones = [60, 120]
-t_0 = 9
-t_mult = 2
-min_lr = 1e-5
 [train]
 epochs = 600
 max_steps = 3000000000
@@ -100,6 +93,21 @@ evaluate_test = false
 [output]
 root = "elsewhere"
 )";
+
+// What has no meaning beside that.
+constexpr const char* kAdamWithRestarts = R"(
+[optimizer]
+type = "adam"
+beta1 = 0.8
+beta2 = 0.9
+epsilon = 1e-300
+[schedule]
+type = "cosine_restarts"
+t_0 = 9
+t_mult = 2
+min_lr = 1e-5
+)";
+constexpr const char* kSteps = "[schedule]\ntype = 'step'\nstep_epochs = 7";
 
 TEST(Config, ReadsEveryKey) {
   const TrainConfig c = read(kEverything);
@@ -125,7 +133,14 @@ TEST(Config, ReadsEveryKey) {
   EXPECT_EQ(c.model.shortcut, "pad");
   EXPECT_TRUE(c.model.zero_init_residual);
   EXPECT_EQ(c.optimizer.lr, 0.30000000000000004);
-  EXPECT_EQ(c.optimizer.epsilon, 1e-300);
+  const TrainConfig adam = read(kAdamWithRestarts);
+  EXPECT_EQ(adam.optimizer.beta1, 0.8);
+  EXPECT_EQ(adam.optimizer.beta2, 0.9);
+  EXPECT_EQ(adam.optimizer.epsilon, 1e-300);
+  EXPECT_EQ(adam.schedule.t_0, 9);
+  EXPECT_EQ(adam.schedule.t_mult, 2);
+  EXPECT_EQ(adam.schedule.min_lr, 1e-5);
+  EXPECT_EQ(read(kSteps).schedule.step_epochs, 7);
   EXPECT_EQ(c.schedule.milestones, (std::vector<int>{60, 120}));
   EXPECT_EQ(c.schedule.warmup_epochs, 2.5);
   EXPECT_EQ(c.train.max_steps, 3000000000);
@@ -134,7 +149,8 @@ TEST(Config, ReadsEveryKey) {
 }
 
 TEST(Config, WrittenBackItReadsTheSame) {
-  for (const std::string text : {"", kEverything, "[optimizer]\nlr = 0.1\n[data]\nnormalize = 'none'"}) {
+  for (const std::string text :
+       {"", kEverything, kAdamWithRestarts, kSteps, "[optimizer]\nlr = 0.1\n[data]\nnormalize = 'none'"}) {
     const TrainConfig c = read(text);
     const TrainConfig again = train_config_of(parse_config_tree(to_toml(c), "resolved"), "another");
     EXPECT_EQ(c, again) << to_toml(c);
@@ -333,8 +349,8 @@ TEST(Config, OtherProgramsReadTheirOwnBlocksTheSameWay) {
 
 TEST(Config, StudentsTakeSeedsOfAnySize) {
   const auto read = [](const std::string& seed, const std::string& student) {
-    const std::string text = "seed = " + seed + "\n[[student]]\nname = \"s\"\n" + student +
-                             "\n[[student.loss]]\ntype = \"cross_entropy\"\n";
+    const std::string text =
+        "seed = " + seed + "\n[[student]]\nname = \"s\"\n" + student + "\n[[student.loss]]\ntype = \"cross_entropy\"\n";
     return distill_config_of(parse_config_tree(text, "d.cfg"), "d");
   };
   const DistillConfig counted = read("4294967297", "runs = 2");

@@ -45,7 +45,7 @@ std::string state_of(const KnownSet& set, const fs::path& root) {
 
 int list(const fs::path& root) {
   say("Data sets are looked for in {} (--root, else $RETORT_DATASETS, else datasets)\n\n",
-             fs::absolute(root).lexically_normal().string());
+      fs::absolute(root).lexically_normal().string());
   for (const KnownSet& set : known_sets()) {
     say("{:<10}{}\n", set.name, set.summary);
     if (!set.built_in()) say("{:<10}{}\n", "", (root / set.folder).string());
@@ -62,8 +62,8 @@ int verify(const KnownSet& set, const fs::path& root) {
   int wrong = 0;
   for (const FileReport& report : inspect_files(set, root / set.folder, true)) {
     const bool good = report.state == FileState::good;
-    say("{}\n", good ? fmt::format("{}: {}", (root / set.folder / report.file->name).string(), report.text)
-                            : report.text);
+    say("{}\n",
+        good ? fmt::format("{}: {}", (root / set.folder / report.file->name).string(), report.text) : report.text);
     wrong += good ? 0 : 1;
   }
   check(wrong == 0, "data set {}: {} of {} files are missing or damaged; delete the damaged ones and run ./dataset {}",
@@ -145,7 +145,8 @@ int run(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Fetches, verifies and draws data sets; without a name, lists them.", "dataset");
+  CLI::App app("Fetches, verifies and draws data sets; without a name, lists them.\n\n  ./dataset cifar100\n",
+               "dataset");
   app.add_option("name", options.name, "cifar10, cifar100 or shapes");
   app.add_option("--root", options.root, "Folder of the data sets (default: $RETORT_DATASETS, else datasets)");
   app.add_flag("--verify", options.verify, "Only check the files that are there")->needs("name");

@@ -1,14 +1,16 @@
 // ./evaluate RUN|FILE: what a trained classifier is worth.
 #include "distill/evaluation.h"
 #include "engine/json_text.h"
-#include "engine/project_folder.h"
 #include "tools/classifier_arguments.h"
 #include "tools/program.h"
 
 namespace {
 
 int run(int argc, char** argv) {
-  CLI::App app{"Measures a trained classifier: accuracy, calibration, confusions, cost and speed.", "evaluate"};
+  CLI::App app{
+      "Measures a trained classifier: accuracy, calibration, confusions, cost and speed.\n\n  ./evaluate "
+      "runs/student\n",
+      "evaluate"};
   retort::EvaluationRequest request;
   retort::NetworkChoice teacher;
   std::string output;
@@ -41,12 +43,12 @@ int run(int argc, char** argv) {
   if (no_speed) request.speed_seconds = 0;
   if (*with_teacher) request.teacher = teacher;
   const retort::Evaluation evaluation = retort::evaluate_classifier(request);
-  if (!output.empty()) retort::write_evaluation(evaluation, retort::in_project(output));
+  if (!output.empty()) retort::write_evaluation(evaluation, output);
   if (json) {
     retort::write_output(retort::json_text(retort::evaluation_json(evaluation), 2) + "\n");
   } else {
     retort::write_output(retort::evaluation_table(evaluation, retort::output_width()));
-    if (!output.empty()) retort::say("{:<13}{}\n", "written to", retort::in_project(output));
+    if (!output.empty()) retort::say("{:<13}{}\n", "written to", output);
   }
   return 0;
 }

@@ -75,7 +75,10 @@ int remove(const Options& options) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Lists runs and their versions with state and accuracy, or compares those that are named.", "runs"};
+  CLI::App app{
+      "Lists runs and their versions with state and accuracy, or compares those that are named.\n\n"
+      "  ./runs teacher student\n",
+      "runs"};
   Options options;
   const auto add_root = [&](CLI::App& to) {
     to.add_option("--root", options.root, "The folder of the runs ([output] root)")->capture_default_str();
