@@ -62,9 +62,12 @@ MeanDeviation mean_deviation(const std::vector<double>& values) {
   MeanDeviation m;
   if (values.empty()) return m;
   for (const double v : values) m.mean += v / static_cast<double>(values.size());
-  if (values.size() < 2) return m;
-  for (const double v : values) m.deviation += (v - m.mean) * (v - m.mean);
-  m.deviation = std::sqrt(m.deviation / static_cast<double>(values.size() - 1));
+  double largest = 0;
+  for (const double v : values) largest = std::max(largest, std::abs(v - m.mean));
+  if (values.size() < 2 || largest == 0) return m;
+  const double unit = std::exp2(std::ilogb(largest));  // the square of 1e240 would be infinite
+  for (const double v : values) m.deviation += (v - m.mean) / unit * ((v - m.mean) / unit);
+  m.deviation = unit * std::sqrt(m.deviation / static_cast<double>(values.size() - 1));
   return m;
 }
 
@@ -138,7 +141,7 @@ std::vector<std::string> verdicts(const ReportRow& baseline, const std::vector<R
   std::vector<std::string> lines;
   for (const ReportRow& student : students) {
     const Score own = score_of(student);
-    const double gain = own.percent - reference.percent;
+    const double gain = std::round(1e6 * (own.percent - reference.percent)) / 1e6 + 0.0;  // means of equals are equal
     const double uncertain = 2 * std::sqrt(own.variance + reference.variance);
     const char* const verdict = gain > uncertain    ? "distillation helped"
                                 : gain < -uncertain ? "distillation did harm"

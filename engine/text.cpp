@@ -96,10 +96,11 @@ std::string folded_line(std::string_view line, std::size_t width, std::size_t in
     fresh = true;
   };
   while (!line.empty()) {
-    const std::size_t blanks = std::min(line.find_first_not_of(' '), line.size());
+    std::size_t blanks = std::min(line.find_first_not_of(' '), line.size());
     std::string_view word = line.substr(blanks, line.find(' ', blanks) - blanks);
     line.remove_prefix(blanks + word.size());
     if (word.empty()) break;
+    if (fresh && blanks >= width / 2) blanks = margin.size();  // an indent that would leave no room
     if (!fresh && column + blanks + display_width(word) > width) {
       next_row();
     } else {

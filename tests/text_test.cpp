@@ -78,6 +78,7 @@ TEST(Columns, FoldingLosesNothingAndFits) {
   EXPECT_EQ(folded("a\n\nlonger than ten\n", 10, 1), "a\n\nlonger\n than ten\n");
   EXPECT_EQ(folded("abcdefghij", 4, 0), "abcd\nefgh\nij");
   EXPECT_EQ(folded("  日本語日本語", 6, 1), "  日本\n 語日\n 本語");
+  EXPECT_EQ(folded(std::string(13, ' ') + "agreement 12 %", 16, 13), "  agreement 12 %");
   const std::string text =
       "worst        a class of a long name 12.5 %, /a/path/that/has/no/blank/in/it/at/all, 日本語 3x";
   std::string letters = text;
@@ -147,11 +148,13 @@ TEST(ProgressText, FitsEveryWidthAndKeepsTheCount) {
   }
   EXPECT_EQ(progress_text(usual, 119),
             "epoch 3/200 ━━━───────────────────────── 45/391  loss 1.2345  812 images/s  4 min 09 s left");
-  EXPECT_EQ(progress_text(usual, 79), "epoch 3/200 ━────────────── 45/391  loss 1.2345  812 images/s  4 min 09 s left");
-  EXPECT_EQ(progress_text(usual, 58), "epoch 3/200 ─────── 45/391  loss 1.2345  4 min 09 s left");
+  EXPECT_EQ(progress_text(usual, 79),
+            "epoch 3/200 ━─────────────── 45/391  loss 1.2345  812 images/s  4 min 09 s left");
+  EXPECT_EQ(progress_text(usual, 58), "epoch 3/200 ━──────── 45/391  loss 1.2345  4 min 09 s left");
   EXPECT_EQ(progress_text(usual, 39), "epoch 3/200 45/391  4 min 09 s left");
   EXPECT_EQ(progress_text(usual, 19), "epoch 3/200 45/391");
-  EXPECT_EQ(progress_text(extreme, 19), "123456/1234567");
+  EXPECT_EQ(progress_text(extreme, 19), "epoch 1000/1000 9 %");
+  EXPECT_EQ(progress_text(extreme, 16), "123456/1234567");
   EXPECT_EQ(progress_text(usual, kWhole), "epoch 3/200 45/391  loss 1.2345  812 images/s  4 min 09 s left");
   EXPECT_EQ(progress_text(begun, 30), "epoch 1/2 ──────────────── 0/5");
 }

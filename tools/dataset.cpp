@@ -156,10 +156,12 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--count", options.count, "Images in the picture")->capture_default_str()->check(CLI::Range(1, 1000));
   app.add_option("--seed", options.seed, "Decides which images and how they are augmented")->capture_default_str();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return retort::tools::usage(app, error);
-  }
-  return retort::tools::guarded([&] { return run(options); });
+  return retort::tools::guarded([&] {
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      return retort::tools::usage(app, error);
+    }
+    return run(options);
+  });
 }

@@ -30,7 +30,7 @@ inline int ended(int code) {
   return code == 0 ? 1 : code;
 }
 
-// --help prints the help and gives 0; a mistake prints one line and gives 2.
+// --help prints the help and gives 0; a mistake prints one line and gives 2. Called inside of guarded().
 inline int usage(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::Success)) {
     complain("{}: {}; see {} --help", app.get_name(), error.what(), app.get_name());
@@ -39,7 +39,7 @@ inline int usage(const CLI::App& app, const CLI::ParseError& error) {
   std::ostringstream help;
   const int code = app.exit(error, help, help);
   std::fputs(help.str().c_str(), stdout);
-  return ended(code);
+  return code;
 }
 
 inline int guarded(const std::function<int()>& program) {
