@@ -162,6 +162,15 @@ std::vector<Case> cases() {
       {"fitnet", "type = \"fitnet\"", [](In in) { return ref::fitnet_loss(in, "layer2", true); }},
       {"fitnet_plain", "type = \"fitnet\"\nnorm_relu = false\ntaps = [\"layer3\"]",
        [](In in) { return ref::fitnet_loss(in, "layer3", false); }},
+      {"fitnet_halved", "type = \"fitnet\"\ntaps = [\"layer1\"]\nteacher_taps = [\"layer2\"]",
+       [](In in) { return ref::fitnet_pair(in, in.student.at("layer1"), in.teacher.at("layer2"), true); }},
+      {"fitnet_halved_plain",
+       "type = \"fitnet\"\nnorm_relu = false\nkernel = 5\ntaps = [\"layer1\"]\nteacher_taps = [\"layer2\"]",
+       [](In in) { return ref::fitnet_pair(in, in.student.at("layer1"), in.teacher.at("layer2"), false); }},
+      {"fitnet_pooled_teacher", "type = \"fitnet\"\ntaps = [\"layer2\"]\nteacher_taps = [\"layer1\"]",
+       [](In in) {
+         return ref::fitnet_pair(in, in.student.at("layer2"), ref::pooled_to(in.teacher.at("layer1"), 4), true);
+       }},
       {"feature_cosine", "type = \"feature_cosine\"", [](In in) { return ref::feature_cosine_loss(in, "layer3"); }},
       {"rkd", "type = \"rkd\"", [](In in) { return 25 * ref::rkd_distance(in) + 50 * ref::rkd_angle(in); }},
       {"rkd_angle_only", "type = \"rkd\"\ndistance_weight = 0\nangle_weight = 2",
