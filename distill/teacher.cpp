@@ -152,12 +152,24 @@ Teachers::~Teachers() {
   kernels::backend(device_).destroy_stream(stream_);
 }
 
-void Teachers::request(int teacher, const TapNames& taps) {
+std::size_t Teachers::request(int teacher, const TapNames& taps) {
+  requests_.push_back({teacher, taps, false});
+  hold(requests_.size() - 1, true);
+  return requests_.size() - 1;
+}
+
+void Teachers::hold(std::size_t request, bool holds) {
+  if (requests_.at(request).holds == holds) return;
+  requests_[request].holds = holds;
   for (std::size_t k = 0; k < teachers_.size(); ++k) {
-    const bool meant = teacher == 0 || k + 1 == static_cast<std::size_t>(teacher);
-    if (!meant) continue;
-    used_[k] = true;
-    taps_[k].insert(taps.begin(), taps.end());
+    used_[k] = false;
+    taps_[k].clear();
+    for (const Request& r : requests_) {
+      const bool meant = r.teacher == 0 || k + 1 == static_cast<std::size_t>(r.teacher);
+      if (!r.holds || !meant) continue;
+      used_[k] = true;
+      taps_[k].insert(r.taps.begin(), r.taps.end());
+    }
   }
 }
 
