@@ -85,6 +85,9 @@ std::vector<Learner> make_learners(const DistillConfig& config, Teachers& teache
     const std::string report = initialize_network(*model, initial_config(student.train, start), teacher_files);
     if (!report.empty()) reports.push_back(student.name.empty() ? report : student.name + ": " + report);
     auto objective = std::make_unique<DistillObjective>(*model, student, teachers, config, session);
+    for (const std::string& note : objective->notes()) {  // students may share a loss
+      if (std::find(reports.begin(), reports.end(), note) == reports.end()) reports.push_back(note);
+    }
     learners.emplace_back(student.name, student.group, student.train, std::move(model), std::move(objective), session);
   }
   return learners;

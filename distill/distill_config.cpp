@@ -48,7 +48,7 @@ Losses read_losses(ConfigSection& top, const DistillConfig& config) {
     if (c.type != "cross_entropy" && teachers == 0) {
       section.reject("type", "learns from a teacher, but there is no [[teacher]] block");
     }
-    section.read("weight", c.weight, Range::at_least(0));
+    section.read("weight", c.weight, weight_range());
     section.read("teacher", c.teacher, Range::closed(0, teachers));
     if (c.teacher > 0 && config.combine == Combine::random) {
       section.reject("teacher", "cannot be chosen where [distill] combine = \"random\" draws one");

@@ -34,7 +34,7 @@ void check_teacher_of(const LossContext& context, const LossConfig& loss, const 
 
 DistillObjective::DistillObjective(const Model& model, const StudentConfig& student, Teachers& teachers,
                                    const DistillConfig& config, const Session& session)
-    : model_(model), epochs_(student.train.train.epochs), weights_(student.losses.size(), 1.0) {
+    : model_(model), teachers_(teachers), epochs_(student.train.train.epochs), weights_(student.losses.size(), 1.0) {
   const DType dtype = session.arithmetic.dtype;
   const NetworkShape own = network_shape(model, session, dtype), nobody;
   std::map<std::string, int> uses;
@@ -52,20 +52,52 @@ DistillObjective::DistillObjective(const Model& model, const StudentConfig& stud
         .parts = parts_,
         .prefix = names_.back() + ".",
     };
-    terms_.push_back({loss.build(context), loss.weight, loss.schedule, loss.teacher});
+    Term term{loss.build(context), loss.weight, loss.schedule, loss.teacher, context.student_taps, {}};
     check_teacher_of(context, loss, teachers, config.combine);
-    taps_.insert(context.student_taps.begin(), context.student_taps.end());
-    if (context.uses_teacher) teachers.request(loss.teacher, context.teacher_taps);
+    if (context.uses_teacher) term.request = teachers.request(loss.teacher, context.teacher_taps);
+    terms_.push_back(std::move(term));
+    notes_.insert(notes_.end(), context.notes.begin(), context.notes.end());
   }
+  for (int epoch = 0; epoch < epochs_; ++epoch) {
+    const bool any = std::any_of(terms_.begin(), terms_.end(),
+                                 [&](const Term& term) { return term.weight_at(epoch, epochs_) != 0; });
+    check(any, "{}: every [[loss]] has the weight 0 in epoch {}, which leaves nothing to learn from",
+          student.losses.at(0).where, epoch + 1);
+  }
+  activate(std::vector<bool>(terms_.size(), true));
   // Another seed than the student's: equal shapes must not start equal.
   parts_.materialize(session.device, dtype, student.train.seed + 0x9e3779b97f4a7c15u);
   device_weights_ = Tensor::zeros({static_cast<std::int64_t>(terms_.size())}, accumulation_type(dtype), session.device);
 }
 
-void DistillObjective::prepare(int epoch) {
+void DistillObjective::activate(std::vector<bool> active) {
+  if (active == active_) return;
+  active_ = std::move(active);
+  taps_.clear();
+  uses_teachers_ = false;
   for (std::size_t i = 0; i < terms_.size(); ++i) {
-    weights_[i] = terms_[i].weight * terms_[i].schedule.factor(epoch, epochs_);
+    const Term& term = terms_[i];
+    if (term.request) teachers_.hold(*term.request, active_[i]);
+    if (!active_[i]) continue;
+    taps_.insert(term.student_taps.begin(), term.student_taps.end());
+    uses_teachers_ = uses_teachers_ || term.request;
   }
+}
+
+bool DistillObjective::rests(const Parameter& part) const {
+  for (std::size_t i = 0; i < terms_.size(); ++i) {
+    if (part.name.starts_with(names_[i] + ".")) return !active_[i];
+  }
+  return false;
+}
+
+void DistillObjective::prepare(int epoch) {
+  std::vector<bool> active;
+  for (std::size_t i = 0; i < terms_.size(); ++i) {
+    weights_[i] = terms_[i].weight_at(epoch, epochs_);
+    active.push_back(weights_[i] != 0);
+  }
+  activate(std::move(active));
   if (device_weights_.dtype() == DType::f64) {
     device_weights_.copy_from_host(weights_.data());
   } else {
@@ -76,14 +108,19 @@ void DistillObjective::prepare(int epoch) {
 
 LossTerms DistillObjective::evaluate(const StepInputs& inputs) {
   const ModelOutput output = model_.forward(inputs.batch.input, inputs.mode, taps_);
-  inputs.teachers->await();
+  if (uses_teachers_) inputs.teachers->await();
   LossTerms terms;
   terms.logits = output.logits;
   for (std::size_t i = 0; i < terms_.size(); ++i) {
+    if (!active_[i]) {
+      terms.values.emplace_back();
+      terms.weighted.emplace_back();
+      continue;
+    }
     const LossInputs seen{inputs.batch.labels, inputs.mode, output, *inputs.taught, terms_[i].teacher};
     terms.values.push_back(terms_[i].loss(seen));
     terms.weighted.push_back(scale_by(terms.values.back(), device_weights_.slice(static_cast<std::int64_t>(i), {1})));
-    terms.total = i == 0 ? terms.weighted[0] : add(terms.total, terms.weighted[i]);
+    terms.total = terms.total ? add(terms.total, terms.weighted[i]) : terms.weighted[i];
   }
   return terms;
 }

@@ -20,7 +20,8 @@ struct StepInputs {
 
 struct LossTerms {
   Tensor total;                  // [1] in the accumulation type: what is minimised
-  std::vector<Tensor> values;    // one [1] a term, unweighted, in the order of Objective::names()
+  std::vector<Tensor> values;    // one [1] a term, unweighted, in the order of Objective::names(); undefined where the
+                                 // term is not active
   std::vector<Tensor> weighted;  // the same as they enter the total
   Tensor logits;                 // the trained network's, for the metrics
 };
@@ -34,6 +35,11 @@ class Objective {
   virtual LossTerms evaluate(const StepInputs& inputs) = 0;
   // The weights at the epoch last prepared, for the log.
   virtual std::vector<double> weights() const { return std::vector<double>(names().size(), 1.0); }
+  // The terms that count at the epoch last prepared; the others are not computed. Another set is other work, which
+  // needs a recording of its own.
+  virtual std::vector<bool> active() const { return std::vector<bool>(names().size(), true); }
+  // Whether a part belongs to a term that is not active, and is to stay as it is.
+  virtual bool rests(const Parameter& /*part*/) const { return false; }
   // Trainable parts of the losses; may hold nothing.
   virtual ParameterStore* parts() { return nullptr; }
 };

@@ -1,6 +1,7 @@
 #include "distill/teacher.h"
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include "data/random_stream.h"
@@ -22,6 +23,17 @@ TrainConfig with_precision(const TrainConfig& run, const std::string& precision)
   TrainConfig config = run;
   if (!precision.empty()) config.precision = precision;
   return config;
+}
+
+// z with softmax(z / temperature) the mean of the teachers' softmaxes. Losses at a temperature of their own do not see a
+// constant in z, so T log C is added: the type then holds the differences between logits, and not that constant.
+Tensor softened_mean(const std::vector<Tensor>& logits, double temperature) {
+  if (temperature == 1) return mean_softmax_logits(logits, 1);
+  std::vector<Tensor> wide;
+  for (const Tensor& z : logits) wide.push_back(cast(z, DType::f64));
+  const Tensor mean = mean_softmax_logits(wide, temperature);
+  const double constant = temperature * std::log(static_cast<double>(mean.dim(1)));
+  return cast(add(mean, Tensor::full(mean.shape(), constant, DType::f64, mean.device())), logits[0].dtype());
 }
 
 }  // namespace
@@ -63,7 +75,7 @@ Tensor TeacherBatch::logits(int teacher, double temperature) const {
   const autograd::NoGradGuard no_grad;
   std::vector<Tensor> logits;
   for (std::size_t k = 1; k <= outputs_.size(); ++k) logits.push_back(output(static_cast<int>(k)).logits);
-  if (combine_ == Combine::mean_softmax) return result = mean_softmax_logits(logits, temperature);
+  if (combine_ == Combine::mean_softmax) return result = softened_mean(logits, temperature);
   Tensor sum = logits[0];
   for (std::size_t k = 1; k < logits.size(); ++k) sum = add(sum, logits[k]);
   return result = scale(sum, 1.0 / static_cast<double>(logits.size()));
@@ -152,12 +164,24 @@ Teachers::~Teachers() {
   kernels::backend(device_).destroy_stream(stream_);
 }
 
-void Teachers::request(int teacher, const TapNames& taps) {
+std::size_t Teachers::request(int teacher, const TapNames& taps) {
+  requests_.push_back({teacher, taps, false});
+  hold(requests_.size() - 1, true);
+  return requests_.size() - 1;
+}
+
+void Teachers::hold(std::size_t request, bool holds) {
+  if (requests_.at(request).holds == holds) return;
+  requests_[request].holds = holds;
   for (std::size_t k = 0; k < teachers_.size(); ++k) {
-    const bool meant = teacher == 0 || k + 1 == static_cast<std::size_t>(teacher);
-    if (!meant) continue;
-    used_[k] = true;
-    taps_[k].insert(taps.begin(), taps.end());
+    used_[k] = false;
+    taps_[k].clear();
+    for (const Request& r : requests_) {
+      const bool meant = r.teacher == 0 || k + 1 == static_cast<std::size_t>(r.teacher);
+      if (!r.holds || !meant) continue;
+      used_[k] = true;
+      taps_[k].insert(r.taps.begin(), r.taps.end());
+    }
   }
 }
 

@@ -103,19 +103,32 @@ class Teachers {
 
   const std::vector<Teacher>& all() const { return teachers_; }
   std::vector<Teacher>& all() { return teachers_; }
-  // Before the first batch: `teacher` (0: whichever is used) will be asked for these taps and for logits.
-  void request(int teacher, const TapNames& taps);
+  // `teacher` (0: whichever is used) will be asked for these taps and for logits. The number of the request, which
+  // holds from here on.
+  std::size_t request(int teacher, const TapNames& taps);
+  // Whether a request holds at the steps to come. What no request that holds asks for is not computed; a change makes
+  // another recording of the step necessary.
+  void hold(std::size_t request, bool holds);
 
   // A key of what forward() runs at a step; steps with the same key run the same work and may share a recording.
   int draw(std::int64_t step) const;
-  // Queues the forward passes on a stream of their own, which await() makes the current stream wait for.
+  // Queues the forward passes on a stream of their own, which await() makes the current stream wait for. Where no
+  // request holds nothing is queued, and a recording must not await().
   TeacherBatch forward(const Tensor& input, int drawn) const;
   void await() const;
   // Of the combination of all of them (of the random kind too: the mean), for evaluation.
   Tensor evaluation_logits(const Tensor& input) const;
 
  private:
+  struct Request {
+    int teacher;
+    TapNames taps;
+    bool holds;
+  };
+
   std::vector<Teacher> teachers_;
+  std::vector<Request> requests_;
+  // Of each teacher, by the requests that hold.
   std::vector<bool> used_;
   std::vector<TapNames> taps_;
   Combine combine_;

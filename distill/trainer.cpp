@@ -241,7 +241,7 @@ void Trainer::log_step(std::size_t number, const StepRecords& records) {
   const std::vector<std::string> names = learner.objective->names();
   const std::vector<double> factors = learner.objective->weights();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    terms[names[i]] = record.terms[i];
+    terms[names[i]] = record.terms[i];  // NaN, which JSON has as null, where the term is not active
     weights[names[i]] = factors[i];
   }
   Json line = {
@@ -270,7 +270,9 @@ void Trainer::log_gradient_norms() {
     const std::vector<std::string> names = learners_[n].objective->names();
     const std::vector<double> norms = step_.gradient_norms(n);
     Json by_term = Json::object();
-    for (std::size_t i = 0; i < names.size(); ++i) by_term[names[i]] = norms[i];
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (!std::isnan(norms[i])) by_term[names[i]] = norms[i];
+    }
     learners_[n].log->append({{"kind", "gradient_norms"}, {"step", state_.step}, {"terms", by_term}});
   }
 }
@@ -280,8 +282,9 @@ void Trainer::stop_nonfinite(std::size_t number, const StepRecords& records) {
   const StepRecord& record = records.networks[number];
   std::string bad = step_.first_nonfinite(number);
   const std::vector<std::string> names = learner.objective->names();
+  const std::vector<bool> active = learner.objective->active();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (!std::isfinite(record.terms[i])) bad += fmt::format(", in the term {}", names[i]);
+    if (active[i] && !std::isfinite(record.terms[i])) bad += fmt::format(", in the term {}", names[i]);
   }
   fail(
       "{}: the loss of step {} is not finite ({}); first bad: {}; try a smaller learning rate (it was {:.4g}) or "

@@ -1,12 +1,18 @@
 #include "distill/training_step.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/autograd.h"
 #include "engine/ops.h"
 #include "engine/stream.h"
 
 namespace retort {
+namespace {
+
+constexpr double kNotComputed = std::numeric_limits<double>::quiet_NaN();
+
+}  // namespace
 
 TrainingStep::TrainingStep(std::vector<TrainedNetwork> networks, const Teachers* teachers, const DeviceData& data,
                            StepOptions options)
@@ -35,6 +41,7 @@ void TrainingStep::work(const BatchBuffers& buffers, int drawn) {
   if (teachers_ != nullptr) taught = teachers_->forward(buffers.input, drawn);
   std::int64_t column = 0;
   const auto keep = [&](const Tensor& value) {
+    if (!value) return record_.slice(column++, {1}).fill(kNotComputed);
     value.backend().convert(value, record_.slice(column++, {1}).view(), current_stream(value.device()));
   };
   for (std::size_t n = 0; n < networks_.size(); ++n) {
@@ -56,6 +63,22 @@ void TrainingStep::work(const BatchBuffers& buffers, int drawn) {
   }
 }
 
+void TrainingStep::prepare(int epoch) {
+  std::vector<bool> active;
+  for (const TrainedNetwork& network : networks_) {
+    network.objective.prepare(epoch);
+    const std::vector<bool> own = network.objective.active();
+    active.insert(active.end(), own.begin(), own.end());
+  }
+  if (active == active_) return;
+  active_ = std::move(active);
+  for (const TrainedNetwork& network : networks_) {
+    for (std::size_t i = 1; i < network.optimizers.size(); ++i) {
+      network.optimizers[i]->rest([&](const Parameter& part) { return network.objective.rests(part); });
+    }
+  }
+}
+
 void TrainingStep::run(std::span<const std::int32_t> batch, int epoch, std::span<const double> lr) {
   check(!full(), "training step: drain() was not called in time");
   auto found = buffers_.find(batch.size());
@@ -65,10 +88,10 @@ void TrainingStep::run(std::span<const std::int32_t> batch, int epoch, std::span
   }
   BatchBuffers& buffers = found->second;
   buffers.set(batch, epoch);
+  prepare(epoch);
   StepRecords records;
   records.samples = static_cast<std::int64_t>(batch.size());
   for (std::size_t n = 0; n < networks_.size(); ++n) {
-    networks_[n].objective.prepare(epoch);
     for (Optimizer* const optimizer : networks_[n].optimizers) optimizer->advance(lr[n]);
     records.networks.push_back({.lr = lr[n]});
   }
@@ -78,7 +101,7 @@ void TrainingStep::run(std::span<const std::int32_t> batch, int epoch, std::span
   const Device device = data_.labels.device();
   kernels::Backend& backend = data_.labels.backend();
   const Stream stream = current_stream(device);
-  last_ = {batch.size(), drawn};
+  last_ = {batch.size(), drawn, active_};
   Slot& slot = slots_[last_];
   if (device.is_cpu() || slot.runs == 0) {
     work(buffers, drawn);
@@ -113,8 +136,8 @@ std::string TrainingStep::first_nonfinite(std::size_t network) const {
   for (const auto& parameter : model.parameters().parameters()) {
     if (!all_finite(parameter->value)) return "parameter " + parameter->name;
   }
-  check(last_.first > 0, "training step: first_nonfinite() before any step");
-  const BatchBuffers& batch = buffers_.at(last_.first);
+  check(last_.batch > 0, "training step: first_nonfinite() before any step");
+  const BatchBuffers& batch = buffers_.at(last_.batch);
   batch.produce();
   if (!all_finite(batch.input)) return "the network's input";
   const std::vector<std::string> names = model.tap_names();
@@ -128,17 +151,25 @@ std::string TrainingStep::first_nonfinite(std::size_t network) const {
 
 std::vector<double> TrainingStep::gradient_norms(std::size_t number) const {
   const TrainedNetwork& network = networks_.at(number);
-  const BatchBuffers& batch = buffers_.at(last_.first);
+  const BatchBuffers& batch = buffers_.at(last_.batch);
   batch.produce();
   TeacherBatch taught;
-  if (teachers_ != nullptr) taught = teachers_->forward(batch.input, last_.second);
+  if (teachers_ != nullptr) {
+    taught = teachers_->forward(batch.input, last_.drawn);
+    teachers_->await();  // also for a network that learns without them: the batch must outlive their work
+  }
   ForwardMode mode = mode_for(batch, network);
   mode.update_statistics = false;
   ParameterStore& parameters = network.model.parameters();
   ParameterStore* const parts = network.objective.parts();
   const Tensor norm = Tensor::zeros({1}, DType::f64, parameters.device());
   std::vector<double> norms;
-  for (std::size_t term = 0; term < network.objective.names().size(); ++term) {
+  for (const bool active : network.objective.active()) {
+    const std::size_t term = norms.size();
+    if (!active) {
+      norms.push_back(kNotComputed);
+      continue;
+    }
     parameters.zero_grad();
     if (parts != nullptr) parts->zero_grad();
     const LossTerms terms = network.objective.evaluate({batch, mode, teachers_, &taught});

@@ -32,7 +32,7 @@ struct TrainedNetwork {
 struct StepRecord {
   double lr = 0;
   double loss = 0;
-  std::vector<double> terms = {};  // unweighted, in the order of Objective::names()
+  std::vector<double> terms = {};  // unweighted, in the order of Objective::names(); NaN where one is not active
 };
 
 struct StepRecords {
@@ -66,8 +66,8 @@ class TrainingStep {
   std::string first_nonfinite(std::size_t network) const;
 
   // Of the batch last run, at the weights after it: the norm of the gradient that each term of the objective
-  // contributes to the network's parameters, by its weight. One forward and backward pass a term; running statistics
-  // stay as they are. Waits for the device.
+  // contributes to the network's parameters, by its weight; NaN where it is not active. One forward and backward pass a
+  // term; running statistics stay as they are. Waits for the device.
   std::vector<double> gradient_norms(std::size_t network) const;
 
   // f64 [4] of a network, see accumulate_metrics: sums over the batches since the last fill(0).
@@ -76,13 +76,20 @@ class TrainingStep {
  private:
   static constexpr std::size_t kSlots = 64;
 
-  // A step's work differs by batch size (an epoch's last may be smaller) and by the teacher that was drawn.
-  using SlotKey = std::pair<std::size_t, int>;
+  // A step's work differs by batch size (an epoch's last may be smaller), by the teacher that was drawn, and by the
+  // active terms of all networks.
+  struct SlotKey {
+    std::size_t batch = 0;
+    int drawn = 0;
+    std::vector<bool> active = {};
+    auto operator<=>(const SlotKey&) const = default;
+  };
   struct Slot {
     std::int64_t runs = 0;
     std::unique_ptr<kernels::Graph> graph;
   };
 
+  void prepare(int epoch);
   void work(const BatchBuffers& buffers, int drawn);
   ForwardMode mode_for(const BatchBuffers& buffers, const TrainedNetwork& network) const;
 
@@ -92,7 +99,8 @@ class TrainingStep {
   StepOptions options_;
   std::map<std::size_t, BatchBuffers> buffers_;  // by batch size
   std::map<SlotKey, Slot> slots_;
-  SlotKey last_{0, 0};
+  SlotKey last_;
+  std::vector<bool> active_;  // terms, network by network
   std::vector<Tensor> metrics_;
   Tensor record_;  // f64: loss and terms of the step just run, network by network
   Tensor log_;     // f64 [kSlots, the same]

@@ -26,8 +26,8 @@ WeightSchedule read_weight_schedule(ConfigSection& section) {
     if (s.epochs < 1) inner.reject("type", "needs epochs");
   } else if (s.type == "polynomial") {
     s.from = 0;
-    inner.read("from", s.from);
-    inner.read("to", s.to);
+    inner.read("from", s.from, Range::closed(0, 1e6));
+    inner.read("to", s.to, Range::closed(0, 1e6));
     inner.read("power", s.power, Range::above(0));
   }
   inner.finish();

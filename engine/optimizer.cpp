@@ -33,10 +33,17 @@ Optimizer::Optimizer(ParameterStore& parameters, const OptimizerOptions& options
   if (!sgd || options.momentum != 0) moment1_ = zeros();
   if (!sgd) moment2_ = zeros();
   decay_scale_ = parameters.chunk_table([&](const Parameter& p) { return options.decay_all || is_weight(p.kind); });
-  lr_scale_ = parameters.chunk_table([](const Parameter& p) { return p.frozen ? 0.0 : p.lr_factor; });
+  lr_scale_ = Tensor::zeros(decay_scale_.shape(), decay_scale_.dtype(), values.device());
+  rest([](const Parameter&) { return false; });
   lr_ = Tensor::zeros({1}, DType::f64, values.device());
   step_ = Tensor::zeros({1}, DType::i32, values.device());
   if (options.clip_grad_norm > 0) gradient_norm_ = Tensor::zeros({1}, DType::f64, values.device());
+}
+
+void Optimizer::rest(const std::function<bool(const Parameter&)>& which) {
+  const Tensor table =
+      parameters_.chunk_table([&](const Parameter& p) { return p.frozen || which(p) ? 0.0 : p.lr_factor; });
+  table.backend().copy(table, lr_scale_.view(), current_stream(table.device()));
 }
 
 void Optimizer::advance(double lr) {

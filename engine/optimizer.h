@@ -5,6 +5,7 @@
 // queues work on fixed addresses and may therefore be part of a captured graph.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,10 @@ class Optimizer {
 
   // The store must be materialized, outlive the optimizer, and have been told which parameters are frozen.
   Optimizer(ParameterStore& parameters, const OptimizerOptions& options);
+
+  // From the next step on: these parameters and their moments stay as they are, all others move. Not for capture; what
+  // was captured follows.
+  void rest(const std::function<bool(const Parameter&)>& which);
 
   // Before each step(): one step further, at learning rate `lr`. Not for capture.
   void advance(double lr);

@@ -13,6 +13,7 @@
 #include "data/random_stream.h"
 #include "distill/distill_objective.h"
 #include "engine/autograd.h"
+#include "engine/optimizer.h"
 #include "engine/safetensors.h"
 #include "tests/support/files.h"
 #include "tests/support/loss_reference.h"
@@ -162,6 +163,15 @@ std::vector<Case> cases() {
       {"fitnet", "type = \"fitnet\"", [](In in) { return ref::fitnet_loss(in, "layer2", true); }},
       {"fitnet_plain", "type = \"fitnet\"\nnorm_relu = false\ntaps = [\"layer3\"]",
        [](In in) { return ref::fitnet_loss(in, "layer3", false); }},
+      {"fitnet_halved", "type = \"fitnet\"\ntaps = [\"layer1\"]\nteacher_taps = [\"layer2\"]",
+       [](In in) { return ref::fitnet_pair(in, in.student.at("layer1"), in.teacher.at("layer2"), true); }},
+      {"fitnet_halved_plain",
+       "type = \"fitnet\"\nnorm_relu = false\nkernel = 5\ntaps = [\"layer1\"]\nteacher_taps = [\"layer2\"]",
+       [](In in) { return ref::fitnet_pair(in, in.student.at("layer1"), in.teacher.at("layer2"), false); }},
+      {"fitnet_pooled_teacher", "type = \"fitnet\"\ntaps = [\"layer2\"]\nteacher_taps = [\"layer1\"]",
+       [](In in) {
+         return ref::fitnet_pair(in, in.student.at("layer2"), ref::pooled_to(in.teacher.at("layer1"), 4), true);
+       }},
       {"feature_cosine", "type = \"feature_cosine\"", [](In in) { return ref::feature_cosine_loss(in, "layer3"); }},
       {"rkd", "type = \"rkd\"", [](In in) { return 25 * ref::rkd_distance(in) + 50 * ref::rkd_angle(in); }},
       {"rkd_angle_only", "type = \"rkd\"\ndistance_weight = 0\nangle_weight = 2",
@@ -285,6 +295,98 @@ TEST(LossRegistry, RelationsNeedMoreThanOneSample) {
     EXPECT_THAT(error_of([&] { DistillObjective(*model, config.students[0], teachers, config, session); }),
                 ::testing::AllOf(HasSubstr(type), HasSubstr("at least 2"), HasSubstr("has 1")));
   }
+}
+
+const char* const kThreePhases =
+    "[train]\nepochs = 3\n[[loss]]\ntype = \"cross_entropy\"\n"
+    "[[loss]]\ntype = \"fitnet\"\nschedule = { type = \"from\", epochs = 1 }\n"
+    "[[loss]]\ntype = \"soft_targets\"\nschedule = { type = \"until\", epochs = 1 }\n"
+    "[[loss]]\ntype = \"fitnet\"\nweight = 0\ntaps = [\"layer3\"]\n";
+
+TEST(InactiveLosses, AreNotComputedAndCountForNothing) {
+  Bench bench(kThreePhases), alone("[[loss]]\ntype = \"cross_entropy\"\n[[loss]]\ntype = \"soft_targets\"\n");
+  EXPECT_THAT(bench.objective.active(), ::testing::ElementsAre(true, false, true, false));
+  const LossTerms terms = bench.evaluate();
+  EXPECT_FALSE(terms.values.at(1) || terms.weighted.at(1) || terms.values.at(3) || terms.weighted.at(3));
+  EXPECT_EQ(terms.total.item(), alone.evaluate().total.item());
+
+  bench.objective.prepare(1);
+  EXPECT_THAT(bench.objective.active(), ::testing::ElementsAre(true, true, false, false));
+  bench.taught = bench.teachers.forward(bench.batch.input, 0);
+  const LossTerms later = bench.evaluate();
+  EXPECT_FALSE(later.values.at(2));
+  EXPECT_NEAR(later.values.at(1).item(), reference::fitnet_loss(bench.inputs(), "layer2", true), 1e-10);
+}
+
+TEST(InactiveLosses, TeachersGiveWhatActiveOnesAskFor) {
+  Bench bench(kThreePhases);
+  TeacherBatch taught = bench.teachers.forward(bench.batch.input, 0);
+  EXPECT_TRUE(taught.logits(1, 4));
+  EXPECT_ANY_THROW(taught.tap(1, "layer2"));
+  bench.objective.prepare(2);
+  taught = bench.teachers.forward(bench.batch.input, 0);
+  EXPECT_TRUE(taught.tap(1, "layer2"));
+  EXPECT_ANY_THROW(taught.tap(1, "layer3"));
+
+  Bench labels_last(
+      "[train]\nepochs = 2\n[[loss]]\ntype = \"cross_entropy\"\n[[loss]]\ntype = \"soft_targets\"\nschedule = { "
+      "type = \"until\", epochs = 1 }\n");
+  EXPECT_TRUE(labels_last.teachers.forward(labels_last.batch.input, 0).logits(1, 4));
+  labels_last.objective.prepare(1);
+  const TeacherBatch none = labels_last.teachers.forward(labels_last.batch.input, 0);
+  EXPECT_ANY_THROW(none.logits(1, 4));  // no teacher ran
+  labels_last.taught = none;
+  EXPECT_TRUE(std::isfinite(labels_last.evaluate().total.item()));
+}
+
+TEST(InactiveLosses, TheirPartsAndMomentsRest) {
+  for (const auto rule : {OptimizerOptions::Rule::sgd, OptimizerOptions::Rule::adam, OptimizerOptions::Rule::adamw}) {
+    Bench bench(kThreePhases);
+    ParameterStore& parts = *bench.objective.parts();
+    OptimizerOptions options;
+    options.rule = rule;
+    options.momentum = 0.9;
+    options.weight_decay = 0.1;
+    options.decay_all = true;
+    Optimizer optimizer(parts, options);
+    const auto step = [&](int epoch) {
+      bench.objective.prepare(epoch);
+      optimizer.rest([&](const Parameter& part) { return bench.objective.rests(part); });
+      bench.taught = bench.teachers.forward(bench.batch.input, 0);
+      parts.zero_grad();
+      bench.model->parameters().zero_grad();
+      bench.evaluate().total.backward();
+      parts.finish_grad();
+      optimizer.advance(0.1);
+      optimizer.step();
+      std::vector<NamedArray> all = parts.to_arrays();
+      optimizer.append_state(all);
+      std::map<std::string, std::vector<std::byte>> bytes;
+      for (NamedArray& array : all) bytes[array.name] = std::move(array.bytes);
+      return bytes;
+    };
+    step(1);
+    const auto trained = step(1), rested = step(0), again = step(2);
+    for (const auto& [name, bytes] : trained) {
+      if (name.ends_with(".step")) continue;
+      EXPECT_EQ(bytes, rested.at(name)) << name << " moved while its loss did not count";
+      const bool moves = name.find("fitnet.") != std::string::npos && name.find("running_") == std::string::npos &&
+                         !name.ends_with("num_batches_tracked");  // the bench leaves statistics as they are
+      EXPECT_EQ(bytes != again.at(name), moves) << name;
+    }
+  }
+}
+
+TEST(InactiveLosses, AnEpochWithoutAnyIsRefused) {
+  const auto error = [](const std::string& losses) { return error_of([&] { Bench{losses}; }); };
+  EXPECT_THAT(error("[train]\nepochs = 3\n[[loss]]\ntype = \"soft_targets\"\nschedule = { type = \"until\", epochs = 2 "
+                    "}\n"),
+              ::testing::AllOf(HasSubstr("test:"), HasSubstr("weight 0 in epoch 3")));
+  EXPECT_THAT(error("[[loss]]\ntype = \"cross_entropy\"\nweight = 0\n"), HasSubstr("weight 0 in epoch 1"));
+  EXPECT_THAT(
+      error("[train]\nepochs = 2\n[[loss]]\ntype = \"cross_entropy\"\nschedule = { type = \"polynomial\", from = "
+            "1, to = 0 }\n"),
+      HasSubstr("weight 0 in epoch 2"));
 }
 
 TEST(WeightSchedule, FollowsTheEpoch) {

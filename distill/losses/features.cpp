@@ -1,5 +1,7 @@
 // Losses on feature maps, stage by stage.
+#include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "distill/losses/taps.h"
 #include "engine/ops.h"
@@ -15,10 +17,13 @@ Tensor total(const std::vector<Tensor>& terms) {
 }
 
 // A convolution from the student's channels to the teacher's; 3x3 keeps the size too.
-Conv2d projector(LossContext& context, const std::string& name, std::int64_t in, std::int64_t out, int kernel) {
+Conv2d projector(LossContext& context, const std::string& name, std::int64_t in, std::int64_t out, int kernel,
+                 int stride = 1, bool bias = false) {
   Conv2dOptions options;
   options.kernel = kernel;
+  options.stride = stride;
   options.padding = kernel / 2;
+  options.bias = bias;
   return Conv2d(context.parts, context.prefix + name, in, out, options);
 }
 
@@ -72,7 +77,9 @@ LossBuilder read_attention_transfer(ConfigSection& section) {
 }
 
 // Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, eq. 3: a regressor (convolution, and with `norm_relu`
-// batch normalisation and ReLU, as RepDistiller has it) from the student's map to the teacher's.
+// batch normalisation and ReLU, as RepDistiller has it) from the student's map to the teacher's. Where the student's map
+// is twice as large it is a 3x3 convolution (or a larger one) with stride 2, as there. Its bias is left out in front of
+// a batch normalisation, which would take it away again.
 LossBuilder read_fitnet(ConfigSection& section) {
   const TapChoice choice(section, DefaultTaps::second_stage);
   std::string criterion = "mse";
@@ -80,7 +87,7 @@ LossBuilder read_fitnet(ConfigSection& section) {
   bool norm_relu = true;
   int kernel = 1;
   section.read_choice("criterion", criterion, {"mse", "smooth_l1"});
-  section.read("layer_weights", weights, Range::at_least(0));
+  section.read("layer_weights", weights, weight_range());
   section.read("norm_relu", norm_relu);
   read_kernel(section, kernel);
   return [=](LossContext& context) -> Loss {
@@ -90,17 +97,22 @@ LossBuilder read_fitnet(ConfigSection& section) {
     }
     std::vector<Conv2d> convolutions;
     std::vector<BatchNorm> norms;
+    std::vector<bool> halves;
     for (std::size_t i = 0; i < pairs.size(); ++i) {
       need_maps(context, "fitnet", pairs[i]);
-      const std::int64_t out = pairs[i].teacher_shape.last();
+      const Shape &s = pairs[i].student_shape, &t = pairs[i].teacher_shape;
+      const std::int64_t out = t.last();
       const std::string number = std::to_string(i + 1);
-      convolutions.push_back(projector(context, "conv" + number, pairs[i].student_shape.last(), out, kernel));
+      halves.push_back(s[1] == 2 * t[1] && s[2] == 2 * t[2]);
+      convolutions.push_back(projector(context, "conv" + number, s.last(), out,
+                                       halves[i] ? std::max(3, kernel) : kernel, halves[i] ? 2 : 1, !norm_relu));
       if (norm_relu) norms.emplace_back(context.parts, context.prefix + "bn" + number, out);
     }
     return [=](const LossInputs& in) {
       std::vector<Tensor> terms;
       for (std::size_t i = 0; i < pairs.size(); ++i) {
-        auto [s, t] = match_spatial(in.student_tap(pairs[i].student), in.teacher_tap(pairs[i].teacher));
+        Tensor s = in.student_tap(pairs[i].student), t = in.teacher_tap(pairs[i].teacher);
+        if (!halves[i]) std::tie(s, t) = match_spatial(s, t);
         s = convolutions[i](s, in.mode);
         if (norm_relu) s = norms[i](s, in.mode, Activation::relu);
         const Tensor term = criterion == "mse" ? mean_squared_error(s, t) : smooth_l1(s, t);

@@ -18,16 +18,22 @@ struct LogitOptions {
   explicit LogitOptions(ConfigSection& section) { section.read("standardize", standardize); }
   LogitOptions(ConfigSection& section, double default_temperature) : LogitOptions(section) {
     temperature = default_temperature;
-    section.read("temperature", temperature, Range::above(0));
+    section.read("temperature", temperature, Range::closed(1e-4, 1e4));  // where f32 is known to hold
   }
   LogitPair pair(const LossInputs& in) const {
     const Tensor teacher = in.teacher_logits(temperature);
     if (!standardize) return {in.student.logits, teacher};
     return {standardize_rows(in.student.logits), standardize_rows(teacher)};
   }
+  // For builders.
+  void check_classes(const LossContext& context) const {
+    if (!standardize || context.student.classes > 1) return;
+    context.reject("standardize needs at least 2 classes: one logit alone has no standard deviation");
+  }
   // The loss that `of` says of the two, their temperature with them.
   LossBuilder loss(Tensor (*of)(const LogitPair&, double temperature)) const {
-    return [*this, of](LossContext&) -> Loss {
+    return [*this, of](LossContext& context) -> Loss {
+      check_classes(context);
       return [*this, of](const LossInputs& in) { return of(pair(in), temperature); };
     };
   }
@@ -65,10 +71,15 @@ LossBuilder read_logit_mse(ConfigSection& section) {
 LossBuilder read_dkd(ConfigSection& section) {
   const LogitOptions options(section, 4);
   double alpha = 1, beta = 8;
-  section.read("alpha", alpha, Range::at_least(0));
-  section.read("beta", beta, Range::at_least(0));
+  section.read("alpha", alpha, weight_range());
+  section.read("beta", beta, weight_range());
   return [=](LossContext& context) -> Loss {
     if (context.student.classes < 2) context.reject("dkd needs at least 2 classes");
+    if (context.student.classes == 2) {
+      context.notes.push_back(context.where +
+                              ": of two classes one is left beside the target, so the divergence of the rest is 0 and "
+                              "beta counts for nothing; soft_targets says the same as the other term");
+    }
     return [=](const LossInputs& in) {
       const LogitPair z = options.pair(in);
       return decoupled_kd(z.student, z.teacher, in.labels, alpha, beta, options.temperature);
@@ -79,16 +90,20 @@ LossBuilder read_dkd(ConfigSection& section) {
 LossBuilder read_dist(ConfigSection& section) {
   const LogitOptions options(section, 4);
   double beta = 1, gamma = 1;
-  section.read("beta", beta, Range::at_least(0));
-  section.read("gamma", gamma, Range::at_least(0));
+  section.read("beta", beta, weight_range());
+  section.read("gamma", gamma, weight_range());
   return [=](LossContext& context) -> Loss {
     context.need_samples("dist", 2);
+    options.check_classes(context);
     return [=](const LossInputs& in) {
       const LogitPair z = options.pair(in);
       const double t = options.temperature;
-      const Tensor student = softmax(scale(z.student, 1 / t)), teacher = softmax(scale(z.teacher, 1 / t));
-      return add(scale(pearson_distance(student, teacher, false), beta * t * t),
-                 scale(pearson_distance(student, teacher, true), gamma * t * t));
+      // In f64: at a high temperature softmax leaves differences in the last digits, and Pearson makes them large again.
+      const auto softened = [t](const Tensor& logits) { return softmax(scale(cast(logits, DType::f64), 1 / t)); };
+      const Tensor student = softened(z.student), teacher = softened(z.teacher);
+      const Tensor loss = add(scale(pearson_distance(student, teacher, false), beta * t * t),
+                              scale(pearson_distance(student, teacher, true), gamma * t * t));
+      return cast(loss, accumulation_type(z.student.dtype()));
     };
   };
 }

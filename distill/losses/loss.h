@@ -48,11 +48,17 @@ struct LossContext {
   // To be filled in by the builder.
   TapNames student_taps = {}, teacher_taps = {};
   bool uses_teacher = true;
+  std::vector<std::string> notes = {};  // for the run's log
 
   [[noreturn]] void reject(const std::string& problem) const;  // "<where>: <problem>"
   // For losses about relations within a batch.
   void need_samples(const char* type, std::int64_t at_least) const;
 };
+
+// Of a loss's weight, and of those of its parts: their products with losses stay inside f32.
+inline Range weight_range() {
+  return Range::closed(0, 1e20);
+}
 
 using LossBuilder = std::function<Loss(LossContext&)>;
 using LossReader = LossBuilder (*)(ConfigSection&);

@@ -17,8 +17,8 @@ Tensor features(const Tensor& tap) {
 LossBuilder read_rkd(ConfigSection& section) {
   const TapChoice choice(section, DefaultTaps::pooled);
   double distance = 25, angle = 50;
-  section.read("distance_weight", distance, Range::at_least(0));
-  section.read("angle_weight", angle, Range::at_least(0));
+  section.read("distance_weight", distance, weight_range());
+  section.read("angle_weight", angle, weight_range());
   if (distance == 0 && angle == 0) section.reject("distance_weight and angle_weight are both 0: nothing is left");
   return [=](LossContext& context) -> Loss {
     context.need_samples("rkd", 2);

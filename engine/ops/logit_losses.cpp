@@ -1,5 +1,7 @@
 #include "engine/ops/logit_losses.h"
 
+#include <cmath>
+
 #include "engine/ops/common.h"
 #include "engine/ops/shape.h"
 
@@ -27,6 +29,7 @@ void check_teacher(const char* op, const Tensor& student, const Tensor& teacher)
 
 void check_temperature(const char* op, double temperature) {
   check(temperature > 0, "{}: the temperature must be positive, got {}", op, temperature);
+  check(std::isfinite(temperature), "{}: the temperature must be finite", op);
 }
 
 Tensor soft_target_loss(const char* op, const Tensor& student, const Tensor& teacher, double temperature,

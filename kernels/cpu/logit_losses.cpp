@@ -1,5 +1,5 @@
-// Losses between the logits of a student and of a teacher. Exponentials are of the accumulation type, sums of them and
-// whatever is one number a row are f64; rows are added up in their order.
+// Losses between the logits of a student and of a teacher, in f64 from the exponentials on: at a temperature T a loss is
+// T² times what is left of numbers near 1. Rows are added up in their order.
 #include <algorithm>
 #include <cassert>
 #include <cmath>
@@ -22,74 +22,94 @@ constexpr std::int64_t kNone = -1;    // no class
 template <typename T>
 class SoftenedRow {
  public:
-  using A = Accumulator<T>;
-
   SoftenedRow(std::int64_t columns, double temperature)
       : inverse_(1 / temperature), exponentials_(static_cast<std::size_t>(columns)) {}
 
   void set(const T* x, std::int64_t without) {
     x_ = x;
     const auto columns = static_cast<std::int64_t>(exponentials_.size());
-    largest_ = -std::numeric_limits<A>::infinity();
+    largest_ = -std::numeric_limits<double>::infinity();
     for (std::int64_t c = 0; c < columns; ++c) {
-      const A v = load(x[c]);
+      const auto v = static_cast<double>(load(x[c]));
       largest_ = v > largest_ && c != without ? v : largest_;
     }
-    A* const exponentials = exponentials_.data();
-    for (std::int64_t c = 0; c < columns; ++c) {
-      exponentials[c] = std::exp((load(x[c]) - largest_) * static_cast<A>(inverse_));
-    }
-    if (without != kNone) exponentials[without] = 0;
     sum_ = 0;
-    for (std::int64_t c = 0; c < columns; ++c) sum_ += static_cast<double>(exponentials[c]);
+    for (std::int64_t c = 0; c < columns; ++c) {
+      const double e = c == without ? 0.0 : std::exp(below(c));
+      exponentials_[static_cast<std::size_t>(c)] = e;
+      sum_ += e;
+    }
   }
 
   double sum() const { return sum_; }
-  A exponential(std::int64_t c) const { return exponentials_[static_cast<std::size_t>(c)]; }
-  // (x_c - the largest) / temperature: the logarithm of exponential(c).
-  double below(std::int64_t c) const {
-    return (static_cast<double>(load(x_[c])) - static_cast<double>(largest_)) * inverse_;
-  }
-  // x_c / temperature less the log-sum-exp of the row.
-  double log_ratio(std::int64_t c) const { return below(c) - std::log(sum_); }
+  double exponential(std::int64_t c) const { return exponentials_[static_cast<std::size_t>(c)]; }
+  // x_c - the largest, and that over the temperature: the logarithm of exponential(c).
+  double deviation(std::int64_t c) const { return static_cast<double>(load(x_[c])) - largest_; }
+  double below(std::int64_t c) const { return deviation(c) * inverse_; }
 
  private:
   double inverse_;
   const T* x_ = nullptr;
-  A largest_ = 0;
-  double sum_ = 0;
-  std::vector<A> exponentials_;
+  double largest_ = 0, sum_ = 0;
+  std::vector<double> exponentials_;
 };
 
-// -sum_c q_c log p_c, less the entropy of the teacher's q where asked: then the terms are log-ratios, and small where
-// the two agree.
+// A row of student and teacher, p and q.
 template <typename T>
-double cross_entropy_of(const SoftenedRow<T>& student, const SoftenedRow<T>& teacher, std::int64_t columns,
-                        bool subtract_entropy) {
-  double total = 0;
-  for (std::int64_t c = 0; c < columns; ++c) {
-    const double own = subtract_entropy ? teacher.below(c) : 0.0;
-    total += static_cast<double>(teacher.exponential(c)) * (own - student.below(c));
-  }
-  return total / teacher.sum() + std::log(student.sum()) - (subtract_entropy ? std::log(teacher.sum()) : 0.0);
-}
+class SoftenedPair {
+ public:
+  SoftenedPair(std::int64_t columns, double temperature)
+      : columns_(columns), inverse_(1 / temperature), student_(columns, temperature), teacher_(columns, temperature) {}
 
-// loss = T² times the mean of row(r, student's T, teacher's T, gradient of the row or null, `scale`); a row's gradient
-// by its logits over the temperature is to be multiplied by `scale`.
+  void set(const T* student, const T* teacher, std::int64_t without) {
+    student_.set(student, without);
+    teacher_.set(teacher, without);
+    double difference = 0;
+    for (std::int64_t c = 0; c < columns_; ++c) {
+      difference += exponential_difference(student_.exponential(c), teacher_.exponential(c), -above_student(c));
+    }
+    log_of_sums_ = std::log1p(difference / teacher_.sum());
+  }
+
+  // For the class that was left out, whose p and q are 0, a term of zeros.
+  DivergenceTerm term(std::int64_t c) const {
+    return {probability(c), teacher_.exponential(c) / teacher_.sum(), log_ratio(c)};
+  }
+  double probability(std::int64_t c) const { return student_.exponential(c) / student_.sum(); }
+  // x_c / temperature less the log-sum-exp of the row: the teacher's, less the student's.
+  double log_ratio(std::int64_t c) const { return above_student(c) + log_of_sums_; }
+  double teacher_log_ratio(std::int64_t c) const { return teacher_.below(c) - std::log(teacher_.sum()); }
+  // -sum_c q_c log p_c.
+  double cross_entropy() const {
+    double total = 0;
+    for (std::int64_t c = 0; c < columns_; ++c) total -= teacher_.exponential(c) * student_.below(c);
+    return total / teacher_.sum() + std::log(student_.sum());
+  }
+
+ private:
+  // Scaled after the subtraction: 0 where the two agree, however the compiler fuses products and sums.
+  double above_student(std::int64_t c) const { return (teacher_.deviation(c) - student_.deviation(c)) * inverse_; }
+
+  std::int64_t columns_;
+  double inverse_;
+  SoftenedRow<T> student_, teacher_;
+  double log_of_sums_ = 0;  // log(the student's sum / the teacher's)
+};
+
+// loss = T² times the mean of row(r, pair, gradient of the row or null, `scale`); a row's gradient by its logits over
+// the temperature is to be multiplied by `scale`.
 template <typename T, typename Row>
 void mean_over_rows(ConstView student, ConstView teacher, double temperature, View loss, View gradient,
                     const Row& row) {
   const std::int64_t rows = student.shape.rows(), columns = student.shape.last();
   const double scale = temperature / static_cast<double>(rows);
   std::vector<double> losses(static_cast<std::size_t>(rows));
-  parallel_for(rows, 2 * columns * kExpCost, [&](std::int64_t begin, std::int64_t end) {
-    SoftenedRow<T> s(columns, temperature), t(columns, temperature);
+  parallel_for(rows, 4 * columns * kExpCost, [&](std::int64_t begin, std::int64_t end) {
+    SoftenedPair<T> pair(columns, temperature);
     for (std::int64_t r = begin; r < end; ++r) {
       T* const out = gradient ? gradient.as<T>() + r * columns : nullptr;
-      const std::int64_t without = row.without(r);
-      s.set(student.as<T>() + r * columns, without);
-      t.set(teacher.as<T>() + r * columns, without);
-      losses[static_cast<std::size_t>(r)] = row(r, s, t, out, scale);
+      pair.set(student.as<T>() + r * columns, teacher.as<T>() + r * columns, row.without(r));
+      losses[static_cast<std::size_t>(r)] = row(r, pair, out, scale);
     }
   });
   double total = 0;
@@ -103,16 +123,14 @@ struct SoftTargetRow {
 
   std::int64_t without(std::int64_t) const { return kNone; }
   template <typename T>
-  double operator()(std::int64_t, const SoftenedRow<T>& student, const SoftenedRow<T>& teacher, T* gradient,
-                    double scale) const {
-    using A = Accumulator<T>;
-    if (gradient != nullptr) {
-      const A to_p = static_cast<A>(scale / student.sum()), to_q = static_cast<A>(scale / teacher.sum());
-      for (std::int64_t c = 0; c < columns; ++c) {
-        gradient[c] = static_cast<T>(student.exponential(c) * to_p - teacher.exponential(c) * to_q);
-      }
+  double operator()(std::int64_t, const SoftenedPair<T>& pair, T* gradient, double scale) const {
+    double divergence = 0;
+    for (std::int64_t c = 0; c < columns; ++c) {
+      const DivergenceTerm term = pair.term(c);
+      divergence += term.value;
+      if (gradient != nullptr) gradient[c] = convert_to<T>(scale * term.slope);
     }
-    return cross_entropy_of(student, teacher, columns, subtract_entropy);
+    return subtract_entropy ? divergence : pair.cross_entropy();
   }
 };
 
@@ -127,20 +145,18 @@ struct DecoupledRow {
     return labels[row];
   }
   template <typename T>
-  double operator()(std::int64_t row, const SoftenedRow<T>& student, const SoftenedRow<T>& teacher, T* gradient,
-                    double scale) const {
-    using A = Accumulator<T>;
+  double operator()(std::int64_t row, const SoftenedPair<T>& pair, T* gradient, double scale) const {
     const std::int64_t label = labels[row];
-    const BinaryDivergence target(student.log_ratio(label), teacher.log_ratio(label));
-    if (gradient != nullptr) {
-      const A to_p = static_cast<A>(scale * (beta - alpha * target.slope) / student.sum());
-      const A to_q = static_cast<A>(scale * beta / teacher.sum());
-      for (std::int64_t c = 0; c < columns; ++c) {
-        gradient[c] = static_cast<T>(student.exponential(c) * to_p - teacher.exponential(c) * to_q);
-      }
-      gradient[label] = static_cast<T>(static_cast<A>(scale * alpha * target.slope));
+    const BinaryDivergence target(pair.teacher_log_ratio(label), -pair.log_ratio(label));
+    double others = 0;
+    for (std::int64_t c = 0; c < columns; ++c) {
+      const DivergenceTerm term = pair.term(c);
+      others += term.value;
+      if (gradient == nullptr) continue;
+      gradient[c] = convert_to<T>(scale * (beta * term.slope - alpha * target.slope * pair.probability(c)));
     }
-    return alpha * target.value + beta * cross_entropy_of(student, teacher, columns, true);
+    if (gradient != nullptr) gradient[label] = convert_to<T>(scale * alpha * target.slope);
+    return alpha * target.value + beta * others;
   }
 };
 

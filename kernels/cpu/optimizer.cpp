@@ -80,6 +80,18 @@ void adam(const OptimizerArgs& args, const Step& step, const Chunk<A>& chunk) {
 }
 
 template <typename A>
+void update(const OptimizerArgs& args, const Step& step, const Chunk<A>& chunk) {
+  switch (args.rule) {
+    case OptimizerArgs::Rule::sgd:
+      return sgd(args, step, chunk);
+    case OptimizerArgs::Rule::adam:
+      return adam<A, false>(args, step, chunk);
+    case OptimizerArgs::Rule::adamw:
+      return adam<A, true>(args, step, chunk);
+  }
+}
+
+template <typename A>
 void step_chunk(const OptimizerArgs& args, const Step& step, std::int64_t index) {
   const std::int64_t at = index * kArenaChunk;
   const Chunk<A> chunk{args.parameter.as<A>() + at,
@@ -88,17 +100,8 @@ void step_chunk(const OptimizerArgs& args, const Step& step, std::int64_t index)
                        args.moment2 ? args.moment2.as<A>() + at : nullptr,
                        step.lr * static_cast<double>(args.lr_scale.as<float>()[index]),
                        args.weight_decay * static_cast<double>(args.decay_scale.as<float>()[index])};
-  switch (args.rule) {
-    case OptimizerArgs::Rule::sgd:
-      sgd(args, step, chunk);
-      break;
-    case OptimizerArgs::Rule::adam:
-      adam<A, false>(args, step, chunk);
-      break;
-    case OptimizerArgs::Rule::adamw:
-      adam<A, true>(args, step, chunk);
-      break;
-  }
+  // At rest: a moment that went on would move the parameter later.
+  if (args.lr_scale.as<float>()[index] != 0) update(args, step, chunk);
   if (args.shadow) {
     bf16* const shadow = args.shadow.as<bf16>() + at;
     for (std::int64_t i = 0; i < kArenaChunk; ++i) shadow[i] = convert_to<bf16>(chunk.parameter[i]);

@@ -139,11 +139,13 @@ void distance_loss(ConstView s, ConstView t, const DistanceLossParams& params, V
 template <typename A>
 double transfer_row(const A* s, const A* t, std::int64_t batch, double epsilon, double factor, A* gradient) {
   double sum_s = 0, sum_t = 0, loss = 0, pull = 0;
+  // A product of unit vectors may fall below -1 by its rounding.
+  const auto unnormalized = [](A cosine) { return cosine < A(-1) ? 0.0 : 0.5 * (static_cast<double>(cosine) + 1); };
   for (std::int64_t j = 0; j < batch; ++j) {
-    sum_s += 0.5 * (static_cast<double>(s[j]) + 1);
-    sum_t += 0.5 * (static_cast<double>(t[j]) + 1);
+    sum_s += unnormalized(s[j]);
+    sum_t += unnormalized(t[j]);
   }
-  const auto probability = [](A cosine, double sum) { return 0.5 * (static_cast<double>(cosine) + 1) / sum; };
+  const auto probability = [&](A cosine, double sum) { return unnormalized(cosine) / sum; };
   for (std::int64_t j = 0; j < batch; ++j) {
     const double ps = probability(s[j], sum_s), pt = probability(t[j], sum_t);
     loss += pt * std::log((pt + epsilon) / (ps + epsilon));

@@ -1,5 +1,5 @@
-// Losses between the logits of a student and of a teacher: one warp a row, value and gradient in one kernel.
-// Exponentials are of the accumulation type; sums of them and what is one number a row are f64.
+// Losses between the logits of a student and of a teacher: one warp a row, value and gradient in one kernel. In f64, as
+// on the CPU: at a temperature T a loss is T² times what is left of numbers near 1.
 #include "kernels/cuda/common.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/logit_math.h"
@@ -9,53 +9,53 @@ namespace {
 
 constexpr std::int64_t kNone = -1;  // no class
 
-// A row of student and teacher softened: softmax(x / temperature) over all classes but `without`. The same in every
-// lane.
+// A row of student and teacher softened: p and q, softmax(x / temperature) over all classes but `without`. The same in
+// every lane.
 template <typename T>
 struct SoftenedPair {
-  using A = Accumulation<T>;
   const T *student, *teacher;
   std::int64_t columns, without;
   double inverse;  // of the temperature
-  A student_largest, teacher_largest;
+  double student_largest, teacher_largest;
   double student_sum, teacher_sum;  // of exp((x - largest) / temperature)
-  double cross_entropy;             // -sum_c q_c log p_c, less the entropy of the teacher's q where asked
+  double log_of_sums;               // log(student_sum / teacher_sum)
 
-  __device__ A student_exponential(std::int64_t c) const {
-    return std::exp((static_cast<A>(student[c]) - student_largest) * static_cast<A>(inverse));
+  __device__ static double wide(T x) { return static_cast<double>(static_cast<Accumulation<T>>(x)); }
+  __device__ double student_below(std::int64_t c) const { return (wide(student[c]) - student_largest) * inverse; }
+  __device__ double teacher_below(std::int64_t c) const { return (wide(teacher[c]) - teacher_largest) * inverse; }
+  // Scaled after the subtraction: 0 where the two agree, however the compiler fuses products and sums.
+  __device__ double above_student(std::int64_t c) const {
+    return ((wide(teacher[c]) - teacher_largest) - (wide(student[c]) - student_largest)) * inverse;
   }
-  __device__ A teacher_exponential(std::int64_t c) const {
-    return std::exp((static_cast<A>(teacher[c]) - teacher_largest) * static_cast<A>(inverse));
-  }
-  __device__ double student_below(std::int64_t c) const {
-    return (static_cast<double>(static_cast<A>(student[c])) - static_cast<double>(student_largest)) * inverse;
-  }
-  __device__ double teacher_below(std::int64_t c) const {
-    return (static_cast<double>(static_cast<A>(teacher[c])) - static_cast<double>(teacher_largest)) * inverse;
+  __device__ double probability(std::int64_t c) const { return std::exp(student_below(c)) / student_sum; }
+  // x_c / temperature less the log-sum-exp of the row: the teacher's, less the student's.
+  __device__ double log_ratio(std::int64_t c) const { return above_student(c) + log_of_sums; }
+  __device__ double teacher_log_ratio(std::int64_t c) const { return teacher_below(c) - std::log(teacher_sum); }
+  __device__ DivergenceTerm term(std::int64_t c) const {
+    return {probability(c), std::exp(teacher_below(c)) / teacher_sum, log_ratio(c)};
   }
 
   __device__ SoftenedPair(const T* student_row, const T* teacher_row, std::int64_t count, std::int64_t left_out,
-                          double inverse_temperature, bool subtract_entropy)
+                          double inverse_temperature)
       : student(student_row), teacher(teacher_row), columns(count), without(left_out), inverse(inverse_temperature) {
-    A s = -INFINITY, t = -INFINITY;
+    double s = -INFINITY, t = -INFINITY;
     for_classes([&](std::int64_t c) {
-      s = static_cast<A>(student[c]) > s ? static_cast<A>(student[c]) : s;
-      t = static_cast<A>(teacher[c]) > t ? static_cast<A>(teacher[c]) : t;
+      s = wide(student[c]) > s ? wide(student[c]) : s;
+      t = wide(teacher[c]) > t ? wide(teacher[c]) : t;
     });
     student_largest = warp_max(s);
     teacher_largest = warp_max(t);
-    student_sum = teacher_sum = cross_entropy = 0;
+    student_sum = teacher_sum = 0;
+    double difference = 0;
     for_classes([&](std::int64_t c) {
-      const auto q = static_cast<double>(teacher_exponential(c));
-      student_sum += static_cast<double>(student_exponential(c));
+      const double p = std::exp(student_below(c)), q = std::exp(teacher_below(c));
+      student_sum += p;
       teacher_sum += q;
-      // With the teacher's own logarithm the terms are log-ratios, and small where the two agree.
-      cross_entropy += q * ((subtract_entropy ? teacher_below(c) : 0.0) - student_below(c));
+      difference += exponential_difference(p, q, -above_student(c));
     });
     student_sum = warp_sum(student_sum);
     teacher_sum = warp_sum(teacher_sum);
-    cross_entropy = warp_sum(cross_entropy) / teacher_sum + std::log(student_sum);
-    if (subtract_entropy) cross_entropy -= std::log(teacher_sum);
+    log_of_sums = std::log1p(warp_sum(difference) / teacher_sum);
   }
 
   // Calls f(c) for the classes of this lane.
@@ -66,11 +66,23 @@ struct SoftenedPair {
     });
   }
 
-  // gradient[c] = to_student p_c - to_teacher q_c.
-  __device__ void write_gradient(double to_student, double to_teacher, T* gradient) const {
-    const A p = static_cast<A>(to_student / student_sum), q = static_cast<A>(to_teacher / teacher_sum);
-    for_classes(
-        [&](std::int64_t c) { gradient[c] = narrow<T>(student_exponential(c) * p - teacher_exponential(c) * q); });
+  // -sum_c q_c log p_c.
+  __device__ double cross_entropy() const {
+    double total = 0;
+    for_classes([&](std::int64_t c) { total -= std::exp(teacher_below(c)) * student_below(c); });
+    return warp_sum(total) / teacher_sum + std::log(student_sum);
+  }
+
+  // KL(q || p); gradient[c] = slope(c, p_c - q_c) where gradient is not null.
+  template <typename F>
+  __device__ double divergence(T* gradient, const F& slope) const {
+    double total = 0;
+    for_classes([&](std::int64_t c) {
+      const DivergenceTerm both = term(c);
+      total += both.value;
+      if (gradient != nullptr) gradient[c] = narrow<T>(static_cast<Accumulation<T>>(slope(c, both.slope)));
+    });
+    return warp_sum(total);
   }
 };
 
@@ -81,9 +93,11 @@ __global__ void __launch_bounds__(kBlockThreads)
                        double* row_loss, T* gradient, std::int64_t rows, std::int64_t columns) {
   const std::int64_t row = row_of_warp(), at = row * columns;
   if (row >= rows) return;
-  const SoftenedPair<T> pair(student + at, teacher + at, columns, kNone, inverse, subtract_entropy);
-  if (threadIdx.x % 32 == 0) row_loss[row] = pair.cross_entropy;
-  if (gradient != nullptr) pair.write_gradient(scale, scale, gradient + at);
+  const SoftenedPair<T> pair(student + at, teacher + at, columns, kNone, inverse);
+  T* const out = gradient == nullptr ? nullptr : gradient + at;
+  double loss = pair.divergence(out, [&](std::int64_t, double difference) { return scale * difference; });
+  if (!subtract_entropy) loss = pair.cross_entropy();
+  if (threadIdx.x % 32 == 0) row_loss[row] = loss;
 }
 
 // The softened rows are those of the classes that are not the label; the label comes in by its log-odds.
@@ -95,18 +109,17 @@ __global__ void __launch_bounds__(kBlockThreads)
   const std::int64_t row = row_of_warp(), at = row * columns;
   if (row >= rows) return;
   const std::int64_t label = labels[row];
-  const SoftenedPair<T> pair(student + at, teacher + at, columns, label, inverse, true);
+  const SoftenedPair<T> pair(student + at, teacher + at, columns, label, inverse);
   // A label that is no class poisons the loss instead of reading outside the row.
   const bool valid = label >= 0 && label < columns;
-  const BinaryDivergence target(valid ? pair.student_below(label) - std::log(pair.student_sum) : NAN,
-                                valid ? pair.teacher_below(label) - std::log(pair.teacher_sum) : NAN);
-  if (threadIdx.x % 32 == 0) row_loss[row] = alpha * target.value + beta * pair.cross_entropy;
-  if (gradient == nullptr) return;
-  gradient += at;
-  pair.write_gradient(scale * (beta - alpha * target.slope), scale * beta, gradient);
-  if (valid && threadIdx.x % 32 == 0) {
-    gradient[label] = narrow<T>(static_cast<Accumulation<T>>(scale * alpha * target.slope));
-  }
+  const BinaryDivergence target(valid ? pair.teacher_log_ratio(label) : NAN, valid ? -pair.log_ratio(label) : NAN);
+  T* const out = gradient == nullptr ? nullptr : gradient + at;
+  const double others = pair.divergence(out, [&](std::int64_t c, double difference) {
+    return scale * (beta * difference - alpha * target.slope * pair.probability(c));
+  });
+  if (threadIdx.x % 32 != 0) return;
+  row_loss[row] = alpha * target.value + beta * others;
+  if (out != nullptr && valid) out[label] = narrow<T>(static_cast<Accumulation<T>>(scale * alpha * target.slope));
 }
 
 // One row of the mean of the teachers' softmaxes, as logits: their logarithms are averaged as log-sum-exp, so that no

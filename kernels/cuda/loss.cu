@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   A loss = (A(1) - smoothing) * (log_sum - of_label);
   if (smoothing != A(0)) loss += smoothing * (log_sum - below);
   row_loss[row] = loss;
-  log_sum_exp[row] = e.largest + log_sum;
+  log_sum_exp[row] = log_sum;  // less the largest value: f32 has few digits above 1e4
 }
 
 template <typename T>
@@ -43,12 +43,13 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (row >= rows) return;
   logits += row * columns;
   dlogits += row * columns;
-  const A factor = dloss[0] / static_cast<A>(rows), lse = log_sum_exp[row];
+  const A factor = dloss[0] / static_cast<A>(rows), log_sum = log_sum_exp[row];
+  const A largest = row_largest(logits, columns);
   const A spread = smoothing / static_cast<A>(columns);
   const std::int32_t label = labels[row];
   for_columns(columns, [&](std::int64_t c) {
     const A q = c == label ? (A(1) - smoothing) + spread : spread;
-    dlogits[c] = narrow<T>(factor * (std::exp(static_cast<A>(logits[c]) - lse) - q));
+    dlogits[c] = narrow<T>(factor * (std::exp((static_cast<A>(logits[c]) - largest) - log_sum) - q));
   });
 }
 

@@ -63,27 +63,29 @@ __global__ void __launch_bounds__(kBlockThreads) optimizer_kernel(Step<A> s) {
   P m1, m2;
   if (s.moment1 != nullptr) m1 = load_pack<kElements>(s.moment1 + first);
   if (s.moment2 != nullptr) m2 = load_pack<kElements>(s.moment2 + first);
-  for (int k = 0; k < kElements; ++k) {
-    A d = g.v[k] * all.clip;
-    if (!adam) {
-      if (decay != A(0)) d += decay * p.v[k];
-      if (s.moment1 != nullptr) {
-        m1.v[k] = first_step ? d : s.momentum * m1.v[k] + d;
-        d = s.nesterov ? d + s.momentum * m1.v[k] : m1.v[k];
+  if (s.lr_scale[chunk] != 0) {
+    for (int k = 0; k < kElements; ++k) {
+      A d = g.v[k] * all.clip;
+      if (!adam) {
+        if (decay != A(0)) d += decay * p.v[k];
+        if (s.moment1 != nullptr) {
+          m1.v[k] = first_step ? d : s.momentum * m1.v[k] + d;
+          d = s.nesterov ? d + s.momentum * m1.v[k] : m1.v[k];
+        }
+        p.v[k] -= lr * d;
+      } else {
+        if (s.rule == OptimizerArgs::Rule::adamw) {
+          p.v[k] *= A(1) - lr * decay;
+        } else if (decay != A(0)) {
+          d += decay * p.v[k];
+        }
+        const A beta1 = static_cast<A>(s.beta1), beta2 = static_cast<A>(s.beta2);
+        const A rest1 = static_cast<A>(1 - s.beta1), rest2 = static_cast<A>(1 - s.beta2);
+        m1.v[k] = beta1 * m1.v[k] + rest1 * d;
+        m2.v[k] = beta2 * m2.v[k] + rest2 * d * d;
+        const A denominator = std::sqrt(m2.v[k]) / all.root_of_second_correction + s.epsilon;
+        p.v[k] -= lr / all.first_correction * (m1.v[k] / denominator);
       }
-      p.v[k] -= lr * d;
-    } else {
-      if (s.rule == OptimizerArgs::Rule::adamw) {
-        p.v[k] *= A(1) - lr * decay;
-      } else if (decay != A(0)) {
-        d += decay * p.v[k];
-      }
-      const A beta1 = static_cast<A>(s.beta1), beta2 = static_cast<A>(s.beta2);
-      const A rest1 = static_cast<A>(1 - s.beta1), rest2 = static_cast<A>(1 - s.beta2);
-      m1.v[k] = beta1 * m1.v[k] + rest1 * d;
-      m2.v[k] = beta2 * m2.v[k] + rest2 * d * d;
-      const A denominator = std::sqrt(m2.v[k]) / all.root_of_second_correction + s.epsilon;
-      p.v[k] -= lr / all.first_correction * (m1.v[k] / denominator);
     }
   }
   store_pack<kElements>(s.parameter + first, p);

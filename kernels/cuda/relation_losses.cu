@@ -178,7 +178,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (row >= batch) return;
   s += row * batch;
   t += row * batch;
-  const auto unnormalized = [](A cosine) { return 0.5 * (static_cast<double>(cosine) + 1); };
+  // A product of unit vectors may fall below -1 by its rounding.
+  const auto unnormalized = [](A cosine) { return cosine < A(-1) ? 0.0 : 0.5 * (static_cast<double>(cosine) + 1); };
   double sum_s = 0, sum_t = 0, loss = 0, pull = 0;
   for_columns(batch, [&](std::int64_t c) {
     sum_s += unnormalized(s[c]);

@@ -23,6 +23,18 @@ __device__ inline void for_columns(std::int64_t columns, const F& f) {
   for (std::int64_t c = threadIdx.x % 32; c < columns; c += 32) f(c);
 }
 
+// The same in every lane.
+template <typename T>
+__device__ inline Accumulation<T> row_largest(const T* row, std::int64_t columns) {
+  using A = Accumulation<T>;
+  A largest = -INFINITY;
+  for_columns(columns, [&](std::int64_t c) {
+    const A x = static_cast<A>(row[c]);
+    largest = x > largest ? x : largest;
+  });
+  return warp_max(largest);
+}
+
 // The largest value of a row and the sum of exp(x - largest), the same in every lane. NaN in the row makes the sum NaN.
 template <typename A>
 struct RowExponentials {
@@ -32,12 +44,8 @@ struct RowExponentials {
 template <typename T>
 __device__ inline RowExponentials<Accumulation<T>> row_exponentials(const T* row, std::int64_t columns) {
   using A = Accumulation<T>;
-  A largest = -INFINITY, sum = 0;
-  for_columns(columns, [&](std::int64_t c) {
-    const A x = static_cast<A>(row[c]);
-    largest = x > largest ? x : largest;
-  });
-  largest = warp_max(largest);
+  const A largest = row_largest(row, columns);
+  A sum = 0;
   for_columns(columns, [&](std::int64_t c) { sum += std::exp(static_cast<A>(row[c]) - largest); });
   return {largest, warp_sum(sum)};
 }

@@ -1,5 +1,6 @@
 #include "tests/support/logit_loss_reference.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace retort::reference {
@@ -26,18 +27,32 @@ Real sum_of(const Row& values) {
   return total;
 }
 
-// No maximum is subtracted: e^±120 is well inside the range.
+// log sum exp.
+Real log_sum_of(const Row& logs) {
+  const Real largest = *std::max_element(logs.begin(), logs.end());
+  Real total = 0;
+  for (const Real v : logs) total += std::exp(v - largest);
+  return largest + std::log(total);
+}
+
+// The logarithms of the softmax: probabilities themselves may be too small for any type.
+Row log_softmax_of(Row logits, Real temperature) {
+  for (Real& z : logits) z /= temperature;
+  const Real log_sum = log_sum_of(logits);
+  for (Real& z : logits) z -= log_sum;
+  return logits;
+}
+
 Row softmax_of(const Row& logits, Real temperature) {
-  Row p;
-  for (const Real z : logits) p.push_back(std::exp(z / temperature));
-  const Real total = sum_of(p);
-  for (Real& v : p) v /= total;
+  Row p = log_softmax_of(logits, temperature);
+  for (Real& v : p) v = std::exp(v);
   return p;
 }
 
-Real divergence(const Row& q, const Row& p) {
+// Of the distributions with these logarithms.
+Real divergence(const Row& log_q, const Row& log_p) {
   Real total = 0;
-  for (std::size_t c = 0; c < q.size(); ++c) total += q[c] * std::log(q[c] / p[c]);
+  for (std::size_t c = 0; c < log_q.size(); ++c) total += std::exp(log_q[c]) * (log_q[c] - log_p[c]);
   return total;
 }
 
@@ -53,12 +68,12 @@ Real dot(const Row& a, const Row& b) {
   return total;
 }
 
-// Mean over rows of f(softened teacher, softened student).
+// Mean over rows of f of the logarithms of the softened teacher and student.
 template <typename F>
 double mean_of_pairs(const Array& student, const Array& teacher, double temperature, F f) {
   Real total = 0;
   for (std::int64_t r = 0; r < student.shape.rows(); ++r) {
-    total += f(softmax_of(row_of(teacher, r), temperature), softmax_of(row_of(student, r), temperature));
+    total += f(log_softmax_of(row_of(teacher, r), temperature), log_softmax_of(row_of(student, r), temperature));
   }
   return static_cast<double>(total / static_cast<Real>(student.shape.rows()));
 }
@@ -83,9 +98,9 @@ double soft_targets(const Array& student, const Array& teacher, double temperatu
 }
 
 double soft_cross_entropy(const Array& student, const Array& teacher, double temperature) {
-  const auto cross_entropy = [](const Row& q, const Row& p) {
+  const auto cross_entropy = [](const Row& log_q, const Row& log_p) {
     Real total = 0;
-    for (std::size_t c = 0; c < q.size(); ++c) total -= q[c] * std::log(p[c]);
+    for (std::size_t c = 0; c < log_q.size(); ++c) total -= std::exp(log_q[c]) * log_p[c];
     return total;
   };
   return temperature * temperature * mean_of_pairs(student, teacher, temperature, cross_entropy);
@@ -94,17 +109,15 @@ double soft_cross_entropy(const Array& student, const Array& teacher, double tem
 Decoupled decoupled_kd(const Array& student, const Array& teacher, const std::vector<std::int32_t>& labels,
                        double temperature) {
   std::size_t row = 0;
-  // {p_target, sum of the others}: added up, not 1 - p_target, which is 0 where the target is certain.
-  const auto binary = [](Row p, std::size_t label) {
-    const Real target = p[label];
-    p[label] = 0;
-    return Row{target, sum_of(p)};
+  const auto others = [](Row logs, std::size_t label) {
+    logs.erase(logs.begin() + static_cast<std::ptrdiff_t>(label));
+    return log_softmax_of(logs, 1);
   };
-  const auto others = [](Row p, std::size_t label) {
-    p.erase(p.begin() + static_cast<std::ptrdiff_t>(label));
-    const Real total = sum_of(p);
-    for (Real& v : p) v /= total;
-    return p;
+  // {p_target, sum of the others}: added up, not 1 - p_target, which is 0 where the target is certain.
+  const auto binary = [](Row logs, std::size_t label) {
+    const Real target = logs[label];
+    logs.erase(logs.begin() + static_cast<std::ptrdiff_t>(label));
+    return Row{target, log_sum_of(logs)};
   };
   const auto mean_over = [&](const auto& part) {
     row = 0;

@@ -1,5 +1,5 @@
 // References for the losses between logits, from the formulas of their papers (named in engine/ops/logit_losses.h) with
-// probabilities taken literally. In long double, whose range and precision make up for the literalness.
+// the divergences taken literally: in long double, on the logarithms of probabilities.
 #pragma once
 
 #include "tests/support/reference.h"

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "tests/support/reference_conv.h"
+
 namespace retort::reference {
 namespace {
 
@@ -91,6 +93,20 @@ Array pointwise(const Array& x, const Array& w, const Array* bias = nullptr) {
     }
   }
   return y;
+}
+
+// Square filters [O, K, K, I], K odd, zeros around the map.
+Array convolved(const Array& x, const Array& w, std::int64_t stride) {
+  const Conv conv{.n = x.shape[0],
+                  .h = x.shape[1],
+                  .w = x.shape[2],
+                  .c = x.shape[3],
+                  .o = w.shape[0],
+                  .kh = w.shape[1],
+                  .kw = w.shape[2],
+                  .stride = stride,
+                  .pad = w.shape[1] / 2};
+  return {Shape{conv.n, conv.oh(), conv.ow(), conv.o}, conv_forward(conv, x.values, w.values, {})};
 }
 
 void clamp_below(Array& x) {
@@ -307,10 +323,18 @@ double attention_transfer_loss(const LossInputs& in, const std::vector<std::stri
   return total;
 }
 
-double fitnet_loss(const LossInputs& in, const std::string& tap, bool norm_relu) {
-  Array s = pointwise(in.student.at(tap), in.parts.at("fitnet.conv1.weight"));
+double fitnet_pair(const LossInputs& in, const Array& student, const Array& teacher, bool norm_relu) {
+  const auto bias = in.parts.find("fitnet.conv1.bias");
+  Array s = convolved(student, in.parts.at("fitnet.conv1.weight"), student.shape[1] / teacher.shape[1]);
+  if (bias != in.parts.end()) {
+    for (std::int64_t i = 0; i < s.numel(); ++i) s[i] += bias->second[i % s.shape.last()];
+  }
   if (norm_relu) s = norm_relu_of(s, in.parts.at("fitnet.bn1.weight"), in.parts.at("fitnet.bn1.bias"));
-  return mean_square(s, in.teacher.at(tap));
+  return mean_square(s, teacher);
+}
+
+double fitnet_loss(const LossInputs& in, const std::string& tap, bool norm_relu) {
+  return fitnet_pair(in, in.student.at(tap), in.teacher.at(tap), norm_relu);
 }
 
 double feature_cosine_loss(const LossInputs& in, const std::string& tap) {

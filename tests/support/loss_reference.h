@@ -31,6 +31,8 @@ double similarity_preserving_loss(const LossInputs& in, const std::string& tap);
 double attention_transfer_pair(const Array& student, const Array& teacher);
 double attention_transfer_loss(const LossInputs& in, const std::vector<std::string>& taps);
 double fitnet_loss(const LossInputs& in, const std::string& tap, bool norm_relu);
+// Of a student's map as large as the teacher's or of twice its size.
+double fitnet_pair(const LossInputs& in, const Array& student, const Array& teacher, bool norm_relu);
 double feature_cosine_loss(const LossInputs& in, const std::string& tap);
 double vid_loss(const LossInputs& in, const std::string& tap);
 double nst_loss(const LossInputs& in, const std::string& tap);
