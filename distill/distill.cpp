@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "distill/batch_of_one.h"
 #include "distill/distill_objective.h"
 #include "distill/memory_need.h"
 #include "distill/report.h"
@@ -14,9 +15,10 @@ namespace {
 
 // On the validation images, or where there are none on the test images. What the outputs turn out to be counts from
 // here on.
-Metrics measure_teacher(Teacher& teacher, const Session& session) {
+Metrics measure_teacher(Teacher& teacher, const Session& session, const std::function<bool()>& stop_requested) {
   const bool validates = !session.validation.empty();
-  const EvaluateOptions options = session.evaluate_options();
+  EvaluateOptions options = session.evaluate_options();
+  options.stop_requested = stop_requested;
   const LogitsOf network = [&](const Tensor& input) { return teacher.forward(input, {}).logits; };
   std::vector<float> outputs;
   const auto measure = [&] {
@@ -25,6 +27,8 @@ Metrics measure_teacher(Teacher& teacher, const Session& session) {
                      : evaluate(network, session.test_data, session.test, options, &outputs);
   };
   const Metrics metrics = measure();
+  check(all_finite(metrics), "{}: the teacher's logits for the {} images hold NaN or infinity: it is of no use",
+        teacher.file(), validates ? "validation" : "test");
   const DType coarser = teacher.dtype() == DType::bf16 ? DType::bf16 : session.arithmetic.dtype;
   const OutputKind kind = output_kind(outputs, session.classes, coarser);
   teacher.set_output_kind(kind);
@@ -50,11 +54,12 @@ Expectation expectation_of(const Teacher& teacher, const DistillConfig& config, 
 }
 
 // Each teacher on what its accuracy can be told from.
-void check_teachers(const DistillConfig& config, Teachers& teachers, const Session& session, Console& console) {
+void check_teachers(const DistillConfig& config, Teachers& teachers, const Session& session, Console& console,
+                    const std::function<bool()>& stop_requested) {
   const bool validates = !session.validation.empty();
   for (std::size_t k = 0; k < teachers.all().size(); ++k) {
     Teacher& teacher = teachers.all()[k];
-    const Metrics m = measure_teacher(teacher, session);
+    const Metrics m = measure_teacher(teacher, session, stop_requested);
     console.print("teacher {}: {}, {} parameters, {}: {} loss {} top-1 {:.2f} % top-5 {:.2f} %{}{}", k + 1,
                   teacher.spec().arch, counted(teacher.parameter_count()), teacher.file(),
                   validates ? "validation" : "test", loss_text(m.loss), 100 * m.top1, 100 * m.top5,
@@ -100,20 +105,22 @@ bool is_baseline(const StudentConfig& student) {
 
 class Report {
  public:
-  Report(const DistillConfig& config, const Teachers& teachers, const Session& session, const TrainSummary& summary)
+  Report(const DistillConfig& config, const Teachers& teachers, const Session& session, const TrainSummary& summary,
+         const std::function<bool()>& stop_requested)
       : config_(config),
         teachers_(teachers),
         session_(session),
         summary_(summary),
         options_(session.evaluate_options()) {
     options_.teacher = &summary.teacher_logits;
+    options_.stop_requested = stop_requested;
   }
 
   void print(const std::vector<Learner>& learners, const RunDirectory& run, Console& console) {
     for (const Teacher& teacher : teachers_.all()) rows_.push_back(teacher_row(teacher));
     std::vector<ReportRow> students = student_rows(learners);
     std::optional<ReportRow> baseline = take_baseline(students);
-    if (!baseline) baseline = earlier_baseline();
+    if (!baseline) baseline = earlier_baseline(console);
     if (baseline) rows_.push_back(*baseline);
     rows_.insert(rows_.end(), students.begin(), students.end());
 
@@ -183,7 +190,7 @@ class Report {
     return std::nullopt;
   }
 
-  std::optional<ReportRow> earlier_baseline() const {
+  std::optional<ReportRow> earlier_baseline(Console& console) const {
     if (config_.students.size() > 1 && config_.baseline.empty()) return std::nullopt;
     const StudentConfig& student = config_.students[0];
     const std::optional<Baseline> found = find_baseline(student, config_.baseline);
@@ -191,6 +198,10 @@ class Report {
     const std::unique_ptr<Model> model = make_network(student.train, session_, NetworkUse::evaluation);
     load_weights(*model, found->checkpoint);
     const Metrics m = evaluate(*model, session_.test_data, session_.test, options_);
+    if (!all_finite(m)) {
+      console.print("{}: no baseline: its logits hold NaN or infinity", found->checkpoint);
+      return std::nullopt;
+    }
     return ReportRow{"baseline " + found->path,
                      student.train.model.arch,
                      model->parameters().parameter_count(),
@@ -220,17 +231,22 @@ TrainSummary distill(const DistillConfig& config, const TrainerOptions& options)
   std::vector<std::string> reports;
   std::vector<Learner> learners = make_learners(config, teachers, session, start, reports);
   Console setup;
-  check_teachers(config, teachers, session, setup);
+  try {
+    check_teachers(config, teachers, session, setup, options.stop_requested);
+  } catch (const Interrupted&) {
+    return {};
+  }
+  check_batch_of_one(config.run, session, learners, &teachers);
   RunDirectory run = open_run(start, config.run, session);
   Console console(run.file("log.txt"));
-  for (const std::string& report : reports) console.line(report);
-  const TrainSummary summary =
-      run_training({config.run, config.resolved, session, learners, start, &teachers, config.gradient_norms_every}, run,
-                   console, options);
-  if (summary.finished && config.run.train.evaluate_test) {
-    Report(config, teachers, session, summary).print(learners, run, console);
-  }
-  return summary;
+  for (const std::string& line : reports) console.line(line);
+  const auto report = [&](const TrainSummary& summary) {
+    if (!config.run.train.evaluate_test) return;
+    Report(config, teachers, session, summary, options.stop_requested).print(learners, run, console);
+  };
+  return run_training(
+      {config.run, config.resolved, session, learners, start, &teachers, config.gradient_norms_every, report}, run,
+      console, options);
 }
 
 }  // namespace retort

@@ -22,8 +22,9 @@ struct LearnerState {
   std::int64_t samples = 0;
   std::array<double, 4> metrics{};  // as accumulate_metrics keeps them
 
-  double best_top1 = -1;  // on the validation split
-  int best_epoch = -1;    // from 0
+  double best_top1 = -1;        // on the validation split
+  int best_epoch = -1;          // from 0
+  std::int64_t best_step = -1;  // steps done then; -1: none, or known to an earlier version
 };
 
 struct Learner {

@@ -2,9 +2,13 @@
 // not be printed are an error too.
 #pragma once
 
+#include <fcntl.h>
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -42,7 +46,19 @@ inline int usage(const CLI::App& app, const CLI::ParseError& error) {
   return code;
 }
 
+// Where 0, 1 or 2 is closed, the next file to be opened would get that number, and with it all that is printed.
+inline void hold_standard_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) >= 0 || errno != EBADF) continue;
+    (void)!::open("/dev/null", stream == STDIN_FILENO ? O_RDONLY : O_WRONLY);
+  }
+}
+
 inline int guarded(const std::function<int()>& program) {
+  hold_standard_streams();
+  // A reader that has ended and a file beyond its limit are errors of the write that meets them.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return ended(program());
   } catch (const std::exception& error) {

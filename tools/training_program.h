@@ -49,10 +49,14 @@ inline int run_to_end(const TrainingArguments& arguments, const RunChoice& choic
   options.version = choice.version;
   options.folder = choice.folder;
   options.program = program;
-  options.stop_requested = [] { return interrupts.load() > 0; };
+  options.stop_requested = stop_requested;
   catch_interrupts();
   const TrainSummary summary = train(options);
   if (summary.finished) return 0;
+  if (summary.run_path.empty()) {
+    say("interrupted before the first step: nothing was trained, and no run was made or changed\n");
+    return 130;
+  }
   fmt::print("interrupted after step {}; to go on: {}\n", summary.steps, resume_command(program, summary.run_path));
   return 130;
 }
