@@ -4,11 +4,9 @@
 
 #include <algorithm>
 #include <set>
-#include <sstream>
 
-#include "engine/autograd.h"
+#include "engine/batch_traces.h"
 #include "engine/onnx_graph_writer.h"
-#include "engine/suggest.h"
 #include "engine/trace.h"
 #include "engine/version.h"
 #include "engine/weight_file.h"
@@ -371,61 +369,12 @@ void Exporter::l2_normalize(const TraceStep& step) {
   emit("Div", "l2_normalize", {x, last()});
 }
 
-struct Traced {
-  Trace trace;
-  Tensor result;
-};
-
-Traced run(const std::function<Tensor(const Tensor&)>& forward, const Shape& image, std::int64_t batch) {
-  const autograd::NoGradGuard no_grad;
-  // Not the same pixels twice, either.
-  const Tensor x = Tensor::full({batch, image[0], image[1], image[2]}, batch == 1 ? 0.0 : 1.0, DType::f32, {});
-  Traced traced{Trace({x}), {}};
-  {
-    const TraceGuard guard(traced.trace);
-    traced.result = forward(x);
-  }
-  traced.trace.check_complete(traced.result);
-  return traced;
-}
-
-// Batches of 1 and of 2 must have taken the same way, save for the first extent.
-void check_same(const Trace& one, const Trace& two) {
-  bool same = one.steps().size() == two.steps().size();
-  for (std::size_t i = 0; same && i < one.steps().size(); ++i) {
-    const TraceStep &a = one.steps()[i], &b = two.steps()[i];
-    const Tensor &x = a.output, &y = b.output;
-    same = a.op == b.op && a.inputs.size() == b.inputs.size() && x.rank() == y.rank() && x.rank() > 0;
-    for (int d = 0; same && d < x.rank(); ++d) same = x.dim(d) == y.dim(d) || (d == 0 && 2 * x.dim(0) == y.dim(0));
-    for (std::size_t k = 0; same && k < a.inputs.size(); ++k) {
-      const Tensor &p = a.inputs[k], &q = b.inputs[k];
-      same = p.defined() == q.defined();
-      if (!same || !p) continue;
-      const TraceSource from = one.source_of(p, a.op), other = two.source_of(q, b.op);
-      const bool constant = from.kind == TraceSource::Kind::constant;
-      same = from.kind == other.kind && from.index == other.index && (!constant || p.view().data == q.view().data);
-    }
-    check(same, "{}: step {} of the forward pass is another for another batch; that cannot be exported", a.op, i + 1);
-  }
-  check(same, "export: the forward pass has {} steps for one image and {} for two; that cannot be exported",
-        one.steps().size(), two.steps().size());
-}
-
-void check_text(const std::string& key, const std::string& value) {
-  std::istringstream lines(key + "\n" + value);
-  for (std::string line; std::getline(lines, line);) {
-    check(is_utf8(line), "export: {} in the metadata {} is not UTF-8, which ONNX files are written in; convert it",
-          in_quotes(line), in_quotes(key));
-  }
-}
-
 }  // namespace
 
 std::string onnx_model(const std::function<Tensor(const Tensor&)>& forward, const Shape& image,
                        const NamedTensors& constants, const OnnxExportOptions& options) {
   check(image.rank() == 3, "export: an image of shape {}, expected [H, W, C]", image.to_string());
-  const Traced one = run(forward, image, 1), two = run(forward, image, 2);
-  check_same(one.trace, two.trace);
+  const auto [one, two] = trace_batches(forward, image);
 
   onnx::ModelProto model;
   model.set_ir_version(kIrVersion);
@@ -433,7 +382,8 @@ std::string onnx_model(const std::function<Tensor(const Tensor&)>& forward, cons
   model.set_producer_version(version());
   model.add_opset_import()->set_version(kOpset);
   for (const auto& [key, value] : options.metadata) {
-    check_text(key, value);
+    check_text(key, key);
+    check_text(value, key);
     onnx::StringStringEntryProto& entry = *model.add_metadata_props();
     entry.set_key(key);
     entry.set_value(value);

@@ -78,7 +78,7 @@ std::string where_of(const OnnxGraph& graph, const OnnxNode& node);
 // version.
 bool is_onnx_file(const std::string& path);
 
-// Weights in files beside the model ("external data") are read from its own folder only. Throws Error, one line that
+// Weights in files beside the model ("external data") are read from its own folder and those below it only. Throws Error, one line that
 // begins with the file, for what is not a whole, sound model: sizes that contradict the extents, names that are made
 // twice or never, a cycle.
 OnnxGraph read_onnx_file(const std::string& path);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "engine/suggest.h"
 #include "engine/weight_file.h"
@@ -29,17 +30,20 @@ void set(onnx::NodeProto& node, const char* name, double value) {
   attribute.set_f(static_cast<float>(value));
 }
 
-bool is_utf8(const std::string& text) {
-  try {
-    nlohmann::json(text).dump();  // the one in the tree that checks it
-    return true;
-  } catch (const nlohmann::json::type_error&) {
-    return false;
+void check_text(const std::string& text, const std::string& what) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    try {
+      nlohmann::json(line).dump();  // which checks it
+    } catch (const nlohmann::json::type_error&) {
+      fail("export: {} in {} is not UTF-8, which ONNX files are written in; convert it", in_quotes(line),
+           in_quotes(what));
+    }
   }
 }
 
 std::string OnnxGraphWriter::unique(const std::string& wanted) {
-  check(is_utf8(wanted), "export: the name {} is not UTF-8, which ONNX files are written in", in_quotes(wanted));
+  check_text(wanted, wanted);
   std::string name = wanted;
   for (int i = 1; !taken_.insert(name).second; ++i) name = fmt::format("{}_{}", wanted, i);
   return name;

@@ -16,8 +16,8 @@ void set(onnx::NodeProto& node, const char* name, const std::vector<std::int64_t
 void set(onnx::NodeProto& node, const char* name, std::int64_t value);
 void set(onnx::NodeProto& node, const char* name, double value);
 
-// The format has no other text.
-bool is_utf8(const std::string& text);
+// The format has no text but UTF-8: throws Error with the first line that is not, and `what` it belongs to.
+void check_text(const std::string& text, const std::string& what);
 
 class OnnxGraphWriter {
  public:

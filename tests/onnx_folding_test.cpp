@@ -122,11 +122,7 @@ std::vector<Case> cases() {
        {6, 12},  // g v / |v|, the norm row by row
        [](B& b) {
          b.weights("g", {6, 1}, values(6, 5));
-         b.weights("half", {}, {0.5F});
-         b.integers("rows", {1});
-         b.node("Mul", {"w", "w"}, {"squares"});
-         b.node("ReduceSum", {"squares", "rows"}, {"sum"});
-         b.node("Pow", {"sum", "half"}, {"norm"});
+         b.node("ReduceL2", {"w"}, {"norm"}).list("axes", {1});
          b.node("Div", {"w", "norm"}, {"unit"});
          b.node("Mul", {"unit", "g"}, {"y"});
        }},

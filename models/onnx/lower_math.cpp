@@ -83,14 +83,11 @@ void plain_binary(Compiler& c, const OnnxNode& node) {
   c.define(node, y);
 }
 
-void reduce(Compiler& c, const OnnxNode& node, bool mean) {
-  const Value& x = c.input(node, 0);
+// Of x, which the node's axes belong to.
+Value reduction(Compiler& c, const OnnxNode& node, const Value& x, bool mean) {
   const Extents* axes = c.integers(node, "axes", 1);
   const bool none = axes == nullptr || axes->empty();
-  if (none && c.integer(node, "noop_with_empty_axes", 0) != 0) {
-    c.define(node, x);
-    return;
-  }
+  if (none && c.integer(node, "noop_with_empty_axes", 0) != 0) return x;
   std::vector<bool> reduced(x.dims.size(), none);
   if (!none) {
     for (const std::int64_t axis : *axes) reduced[c.axis(axis, x.dims.size())] = true;
@@ -108,14 +105,27 @@ void reduce(Compiler& c, const OnnxNode& node, bool mean) {
     y = c.mean(x, reduced);
     if (!mean) y = c.scaled(y, static_cast<double>(count));
   }
-  c.define(node, c.reshaped(y, kept));
+  return c.reshaped(y, kept);
 }
 
 void reduce_mean(Compiler& c, const OnnxNode& node) {
-  reduce(c, node, true);
+  c.define(node, reduction(c, node, c.input(node, 0), true));
 }
 void reduce_sum(Compiler& c, const OnnxNode& node) {
-  reduce(c, node, false);
+  c.define(node, reduction(c, node, c.input(node, 0), false));
+}
+void reduce_l1(Compiler& c, const OnnxNode& node) {
+  c.define(node, reduction(c, node, c.unary(c.input(node, 0), Unary::absolute), false));
+}
+Value sum_of_squares(Compiler& c, const OnnxNode& node) {
+  const Value& x = c.input(node, 0);
+  return reduction(c, node, c.binary(x, x, Binary::multiply), false);
+}
+void reduce_sum_square(Compiler& c, const OnnxNode& node) {
+  c.define(node, sum_of_squares(c, node));
+}
+void reduce_l2(Compiler& c, const OnnxNode& node) {
+  c.define(node, c.unary(sum_of_squares(c, node), Unary::sqrt));
 }
 
 // Over one axis; before opset 13 over all axes from that one on.
@@ -282,8 +292,11 @@ void add_math_lowerings(Lowerings& to) {
              {"Min", plain_binary<Binary::minimum>},
              {"Max", plain_binary<Binary::maximum>},
              {"Sum", plain_binary<Binary::add>},
+             {"ReduceL1", reduce_l1},
+             {"ReduceL2", reduce_l2},
              {"ReduceMean", reduce_mean},
              {"ReduceSum", reduce_sum},
+             {"ReduceSumSquare", reduce_sum_square},
              {"Softmax", plain_softmax},
              {"LogSoftmax", log_softmax},
              {"Gemm", gemm},
