@@ -196,7 +196,7 @@ TEST_F(InTmux, ARunShowsOneBarAtAnyWidth) {
   ASSERT_EQ(answer, "");
   started_ = true;
   const auto is_bar = [](const std::string& row) {
-    return row.starts_with("epoch 1/100 ") && row.find("/155") != row.npos;
+    return row.starts_with("epoch 1/100 ") && row.find("/311") != row.npos;
   };
   const auto bars = [&](const std::vector<std::string>& rows) {
     return std::count_if(rows.begin(), rows.end(), is_bar);
