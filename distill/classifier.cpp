@@ -147,6 +147,8 @@ std::vector<std::string> students_in(const fs::path& version) {
   for (const auto& entry : fs::directory_iterator(version, ignored)) {
     if (!checkpoint_in(entry.path()).empty()) names.push_back(entry.path().filename().string());
   }
+  // A run's folder has versions in it, not students.
+  for (const int number : versions_in(version)) std::erase(names, version_folder({}, number).string());
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -19,8 +19,7 @@ bool is_architecture(const std::string& word) {
 void pass_over(WeightFile& file, const std::string& key, const std::function<bool(const std::string&)>& counts) {
   const auto word = file.metadata.find(key);
   if (file.ours || word == file.metadata.end() || counts(word->second)) return;
-  file.note += fmt::format("{}its {} {} is another tool's word, which does not count", file.note.empty() ? "" : "; ",
-                           in_quotes(key), in_quotes(word->second));
+  file.note += fmt::format("{}its {} {} does not count", file.note.empty() ? "" : "; ", key, in_quotes(word->second));
   file.metadata.erase(word);
 }
 

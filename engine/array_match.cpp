@@ -60,6 +60,10 @@ class Matching {
       if (!begins_with_any(wanted_[i].name, skip_)) choose(wanted_[i], candidates_[i]);
     }
     for (const UnreadArray& unread : file_.unread) see(unread);
+    if (!match_.missing.empty()) {  // then what is missing may be any of them, by a name that is not known here
+      match_.unexpected.insert(match_.unexpected.end(), match_.passed_over.begin(), match_.passed_over.end());
+      match_.passed_over.clear();
+    }
     std::sort(match_.unexpected.begin(), match_.unexpected.end());
     match_.note = note();
     return std::move(match_);
@@ -169,7 +173,6 @@ std::string misfit_text(const WeightFile& file, const std::vector<WantedArray>& 
   };
   std::string text = clause("missing", match.missing) + clause("unexpected", match.unexpected);
   std::vector<std::string> others = match.unexpected;
-  others.insert(others.end(), match.passed_over.begin(), match.passed_over.end());
   if (others.size() > kSearched) others.resize(kSearched);
   for (std::size_t i = 0; i < std::min(kShown, match.missing.size()); ++i) {
     const auto place =

@@ -18,7 +18,8 @@ struct WantedArray {
 struct ArrayMatch {
   std::unordered_map<std::string, const NamedArray*> found;  // by the network's names
   std::vector<std::string> missing;                          // in the network, not in the file; bookkeeping may be
-  std::vector<std::string> unexpected;   // in the file, and part of a network of this kind, but not of this one
+  std::vector<std::string> unexpected;   // in the file, and part of a network of this kind, but not of this one; where
+                                         // something is missing, all else that the file has
   std::vector<std::string> passed_over;  // in the file, and nothing that such a network has
   std::string note;                      // about what was passed over, or ""
 };

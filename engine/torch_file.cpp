@@ -212,8 +212,8 @@ const PickleDict& state_dict_of(const std::string& path, const std::string& wher
     const auto* const name = key->as<std::string>();
     if (name == nullptr || keys.size() == 10) continue;
     keys.push_back(in_quotes(*name));
-    const auto* const object = value->as<PickleObject>();
-    if (kind.empty() && object != nullptr) kind = fmt::format("; {} is of {}", keys.back(), in_quotes(object->name));
+    const auto* const made = value->as<PickleObject>();
+    if (kind.empty() && made != nullptr) kind = fmt::format("; {} is of {}", keys.back(), in_quotes(made->name));
   }
   fail(
       "{}: no state dict in it, neither as a whole nor under \"state_dict\", \"model_state_dict\", \"model\", \"net\", "

@@ -64,7 +64,7 @@ constexpr Rule kRules[] = {
     // the last layer: kuangliu, timm, OpenMMLab ("head.fc"), Cadene ("last_linear"); behind a Dropout ("fc.1")
     {"^linear", "fc"},
     {"^classifier", "fc"},
-    {"^head", "fc"},
+    {"^head.fc", "fc"},
     {"^last_linear", "fc"},
     {"^fc.fc", "fc"},
     {"^fc.#", "fc"},

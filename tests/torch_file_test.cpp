@@ -260,7 +260,7 @@ TEST_F(TorchFile, ThePretrainedNetworksAreThoseOfTheirSafetensors) {
     const WeightFile theirs = read_safetensors(fs::path(entry.path()).replace_extension(".safetensors").string());
     ASSERT_EQ(ours.arrays.size(), theirs.arrays.size());
     for (const NamedArray& array : theirs.arrays) {
-      const NamedArray* const found = ours.find(array.name);
+      const NamedArray* const found = ours.find("module." + array.name);
       ASSERT_NE(found, nullptr) << array.name;
       EXPECT_EQ(found->shape, array.shape) << array.name;
       EXPECT_TRUE(found->bytes == array.bytes) << array.name;

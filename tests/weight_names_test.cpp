@@ -43,8 +43,10 @@ void add(WeightFile& file, const std::string& name, const std::vector<std::int64
 }
 
 Renaming by(const std::vector<std::pair<std::string, std::string>>& rules) {
-  return [rules](std::string name) {
-    for (const auto& [from, to] : rules) name = std::regex_replace(name, std::regex(from), to);
+  std::vector<std::pair<std::regex, std::string>> compiled;
+  for (const auto& [from, to] : rules) compiled.emplace_back(from, to);
+  return [compiled](std::string name) {
+    for (const auto& [from, to] : compiled) name = std::regex_replace(name, from, to);
     return name;
   };
 }
@@ -99,12 +101,13 @@ TEST(WeightNames, OfOthersAreThoseOfTorchvision) {
       {"a wrapper around each part", by({{R"(^(layer\d)\.)", "$1._orig_mod."}, {"^fc", "fc.module"}})},
   };
   for (const auto& [who, rename] : namings) {
-    for (const char* arch : {"resnet14", "resnet18", "resnet50"}) {
+    for (const char* arch : {"resnet18", "resnet50"}) {
       SCOPED_TRACE(who + ", " + arch);
       expect_all_found(arch, rename);
-      for (const char* prefix : {"module.", "_orig_mod.model.", "model.module."}) {
-        expect_all_found(arch, [&, p = std::string(prefix)](const std::string& name) { return p + rename(name); });
-      }
+    }
+    for (const char* prefix : {"module.", "_orig_mod.model."}) {
+      SCOPED_TRACE(prefix + who);
+      expect_all_found("resnet14", [&, p = std::string(prefix)](const std::string& name) { return p + rename(name); });
     }
   }
 }
