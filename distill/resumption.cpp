@@ -135,6 +135,12 @@ class Comparison {
       }
     }
     if (refused_.empty()) return;
+    constexpr std::size_t kShown = 10;  // of another config altogether a few are enough
+    if (refused_.size() > kShown) {
+      const std::size_t more = refused_.size() - kShown;
+      refused_.resize(kShown);
+      refused_.push_back(fmt::format("and {} more", more));
+    }
     const std::string way_back =
         replaced_ ? "" : fmt::format("To go on as it was: {}. ", resume_command(program, resumed_.run.path()));
     fail("{}: was trained with something else: {}. {}To train with what is there now, leave out --resume{}",

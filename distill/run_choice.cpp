@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_version(const fs::path& folder) {
-  return fs::exists(folder / "config.cfg") && (fs::exists(folder / "run.json") || fs::exists(folder / kStateFile));
+  return fs::exists(folder / "run.json") || fs::exists(folder / kStateFile);
 }
 
 bool is_run(const fs::path& folder) {
