@@ -296,6 +296,7 @@ TEST_F(ResumedDistillation, BelongsToItsTeachersAndLosses) {
                  AllOf(HasSubstr("runs/student/v1/state.safetensors: "), HasSubstr(text)));
   }
   expect_error(call("train", {"student", "--resume"}), HasSubstr(": " + advice(cut)));
+  expect_error(call("train", {"runs/student"}), HasSubstr(": " + advice(cut)));
   write_file(folder_ / "plain.cfg", "extends = \"tiny.cfg\"\nname = \"student\"\n");
   expect_error(call("train", {"plain.cfg", "--resume"}),
                AllOf(HasSubstr("runs/student/v1: is a run of ./distill"), HasSubstr("./train")));
