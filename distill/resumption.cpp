@@ -135,6 +135,12 @@ class Comparison {
       }
     }
     if (refused_.empty()) return;
+    constexpr std::size_t kShown = 10;  // of another config altogether a few are enough
+    if (refused_.size() > kShown) {
+      const std::size_t more = refused_.size() - kShown;
+      refused_.resize(kShown);
+      refused_.push_back(fmt::format("and {} more", more));
+    }
     const std::string way_back =
         replaced_ ? "" : fmt::format("To go on as it was: {}. ", resume_command(program, resumed_.run.path()));
     fail("{}: was trained with something else: {}. {}To train with what is there now, leave out --resume{}",
@@ -255,8 +261,7 @@ RunStart start_run(const TrainConfig& config, const std::string& resolved, const
   const std::string state = run.file(kStateFile);
   check(fs::exists(state),
         "{}: is not there: the version ended before its first state was saved, so there is nothing to go on with; "
-        "start it "
-        "anew, without --resume",
+        "start it anew, without --resume",
         state);
   start.resumed.emplace(Resumption{std::move(run), read_state_header(state, config.data.batch_size), {}, {}});
   Resumption& resumed = *start.resumed;
@@ -300,8 +305,8 @@ void record_stretch(RunDirectory& run, const RunStart& start) {
     }
     const std::string earlier = fmt::format("config.{}.cfg", stretches.size());
     if (!stretches.empty() && start.resumed->changes.empty()) {
+      if (stretches.back()["config"] == earlier) fs::remove(run.file(earlier));
       stretches.back() = {{"config", "config.cfg"}, {"first_step", stretches.back()["first_step"]}};
-      fs::remove(run.file(earlier));
     } else if (!stretches.empty()) {
       write_file_atomically(run.file(earlier), start.resumed->saved.record.config);
       stretches.back()["config"] = earlier;

@@ -6,7 +6,6 @@
 
 #include "distill/run_directory.h"
 #include "engine/project_folder.h"
-#include "engine/suggest.h"
 
 namespace retort {
 namespace {
@@ -14,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_version(const fs::path& folder) {
-  return fs::exists(folder / "config.cfg") && (fs::exists(folder / "run.json") || fs::exists(folder / kStateFile));
+  return fs::exists(folder / "run.json") || fs::exists(folder / kStateFile);
 }
 
 bool is_run(const fs::path& folder) {
@@ -27,22 +26,30 @@ fs::path without_slash(const fs::path& path) {
   return path.has_filename() || !path.has_relative_path() ? path : path.parent_path();
 }
 
+// The folders that a word may stand for, the likeliest first.
+std::vector<fs::path> folders_called(const std::string& given) {
+  std::vector<fs::path> folders;
+  for (const fs::path& path : {fs::path(given), fs::path(in_project(given)), fs::path(in_project("runs")) / given}) {
+    if (const fs::path folder = without_slash(path); fs::is_directory(folder)) folders.push_back(folder);
+  }
+  return folders;
+}
+
 // The folder of a run or of a version that a word stands for; empty where it stands for none.
 fs::path run_folder(const std::string& given) {
-  for (const fs::path& path : {fs::path(given), fs::path(in_project(given)), fs::path(in_project("runs")) / given}) {
-    const fs::path folder = without_slash(path);
-    if (fs::is_directory(folder) && (is_version(folder) || is_run(folder))) return folder;
+  for (const fs::path& folder : folders_called(given)) {
+    if (is_version(folder) || is_run(folder)) return folder;
   }
   return {};
 }
 
 // Where a run has a folder for each student, they go on together.
 void refuse_student(const std::string& given, const std::string& program) {
-  for (const fs::path& path : {fs::path(given), fs::path(in_project(given)), fs::path(in_project("runs")) / given}) {
-    const fs::path folder = without_slash(path);
-    if (!fs::is_directory(folder) || !is_version(folder.parent_path())) continue;
+  for (const fs::path& folder : folders_called(given)) {
+    const fs::path version = folder.has_parent_path() ? folder.parent_path() : fs::path(".");
+    if (!is_version(version)) continue;
     fail("{}: is a student of {}, whose students train together; to go on with all of them: {}", given,
-         folder.parent_path().string(), resume_command(sibling_program(program, "distill"), folder.parent_path()));
+         version.string(), resume_command(sibling_program(program, "distill"), version));
   }
 }
 
@@ -76,14 +83,14 @@ RunChoice choose_version(const RunRequest& request, const fs::path& folder, bool
   }
   choice.config = (choice.folder / "config.cfg").string();
   check(fs::exists(choice.config),
-        "{}: is not there: go on by way of the config that the run was started with: {} CONFIG "
-        "--resume",
-        choice.config, shell_word(request.program));
+        "{}: is not there: go on by way of the config that the run was started with: {} CONFIG --resume", choice.config,
+        shell_word(request.program));
   return choice;
 }
 
-[[noreturn]] void refuse_run(const RunRequest& request, const fs::path& folder) {
+[[noreturn]] void refuse_run(const RunRequest& request, const fs::path& folder, bool distills) {
   const fs::path version = is_version(folder) ? folder : version_to_resume(folder, std::nullopt);
+  refuse_other_program(request, version, distills);
   fail("{}: is a run; to go on with it: {}; to train anew as it was: {} {}", request.given,
        resume_command(request.program, folder), shell_word(request.program),
        shell_word((version / "config.cfg").string()));
@@ -102,10 +109,7 @@ RunChoice choose_run(const RunRequest& request, bool distills) {
     return choose_version(request, folder, distills);
   }
   const fs::path folder = run_folder(request.given);
-  if (!folder.empty() && !request.resume) {
-    if (is_version(folder)) refuse_other_program(request, folder, distills);
-    refuse_run(request, folder);
-  }
+  if (!folder.empty() && !request.resume) refuse_run(request, folder, distills);
   if (!folder.empty()) return choose_version(request, folder, distills);
   refuse_student(request.given, request.program);
   if (fs::is_directory(request.given)) {
