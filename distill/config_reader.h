@@ -48,6 +48,8 @@ ConfigValue parse_config_tree(const std::string& text, const std::string& name);
 
 // The layer of a run's own record, the config.cfg beside its run.json: ConfigSection::unused() takes it as it is.
 constexpr int kRecordedLayer = std::numeric_limits<int>::min();
+// Moves a value and all within it up; a record stays one.
+void shift_layers(ConfigValue& value, int by);
 
 // The tree as TOML that reads back to the same values.
 std::string to_toml(const ConfigTable& table);

@@ -52,15 +52,6 @@ ConfigValue convert(const toml::node& node, const std::string& file, const std::
   return out;
 }
 
-void set_layer(ConfigValue& value, int layer) {
-  value.layer = layer;
-  if (value.is_table()) {
-    for (auto& [key, child] : value.table()) set_layer(child, layer);
-  } else if (auto* const elements = std::get_if<ConfigArray>(&value.data)) {
-    for (ConfigValue& element : *elements) set_layer(element, layer);
-  }
-}
-
 ConfigValue parse(const std::string& text, const std::string& name) {
   try {
     ConfigValue tree = convert(toml::parse(text, name), name, "");
@@ -95,7 +86,7 @@ ConfigValue load(const fs::path& path, const std::string& asked_by, std::vector<
         path.string(), chain.size(), asked_by);
   ConfigValue tree = parse(text, path.string());
   const bool record = path.filename() == "config.cfg" && fs::exists(path.parent_path() / "run.json");
-  set_layer(tree, record ? kRecordedLayer : -static_cast<int>(chain.size()));
+  shift_layers(tree, record ? kRecordedLayer : -static_cast<int>(chain.size()));
   chain.push_back(canonical);
   return resolve_extends(std::move(tree), path.parent_path(), chain);
 }
@@ -170,7 +161,7 @@ void apply_override(ConfigValue& tree, const std::string& assignment) {
   }
   *node = parse_override_value(assignment.substr(equals + 1), where);
   node->typed = assignment.substr(equals + 1);
-  set_layer(*node, kOverrideLayer);
+  shift_layers(*node, kOverrideLayer);
 }
 
 toml::array to_toml_array(const ConfigArray& values);
@@ -206,6 +197,15 @@ toml::table to_toml_table(const ConfigTable& values) {
 }
 
 }  // namespace
+
+void shift_layers(ConfigValue& value, int by) {
+  if (value.layer != kRecordedLayer) value.layer += by;
+  if (value.is_table()) {
+    for (auto& [key, child] : value.table()) shift_layers(child, by);
+  } else if (auto* const elements = std::get_if<ConfigArray>(&value.data)) {
+    for (ConfigValue& element : *elements) shift_layers(element, by);
+  }
+}
 
 void merge_tables(ConfigTable& base, const ConfigTable& over) {
   for (const auto& [key, value] : over) {

@@ -68,13 +68,15 @@ const std::vector<std::string>& student_tables() {
   return tables;
 }
 
-// The config that a student would have alone: the top level, with the block's tables on top.
+constexpr int kBlockLayers = 1000;  // more than there are files and --set
+
+// The config that a student would have alone: the top level, with the block's tables on top, as if by another file.
 ConfigValue student_tree(const ConfigValue& tree, ConfigSection& block) {
   ConfigValue own = tree;
   for (const char* key : {"teacher", "student", "distill", "name", "seed"}) own.table().erase(key);
   ConfigTable over;
   for (const std::string& key : student_tables()) {
-    if (const ConfigValue* value = block.value(key)) over[key] = *value;
+    if (const ConfigValue* value = block.value(key)) shift_layers(over[key] = *value, kBlockLayers);
   }
   merge_tables(own.table(), over);
   return own;

@@ -30,7 +30,11 @@ MemoryNeed memory_need(const TrainConfig& config, const Session& session, Networ
   if (use == NetworkUse::evaluation) return need;
   const std::int64_t samples = std::min<std::int64_t>(config.data.batch_size, std::ssize(session.train));
   const std::int64_t pixels = session.height * session.width;
-  need.batch = samples * value * (3 * pixels + first_feature_map(*model, session) + 2 * session.classes);
+  const std::int64_t evaluated =
+      std::min(EvaluateOptions().batch_size,
+               std::max(std::ssize(session.validation), config.train.evaluate_test ? std::ssize(session.test) : 0));
+  need.batch = value * std::max(samples * (3 * pixels + first_feature_map(*model, session) + 2 * session.classes),
+                                evaluated * session.classes);
   return need;
 }
 
@@ -40,18 +44,20 @@ void check_memory(const TrainConfig& config, const Session& session, NetworkUse 
   const MemoryNeed need = memory_need(config, session, use);
   const std::size_t there = *available + kernels::backend(session.device).memory_stats().cached_bytes;
   if (static_cast<double>(need.network) + static_cast<double>(need.batch) <= static_cast<double>(there)) return;
+  // The larger part is to blame, and within a batch what makes it large.
+  const std::int64_t samples = std::min<std::int64_t>(config.data.batch_size, std::ssize(session.train));
+  const bool network = need.network > need.batch || session.classes > 3 * session.height * session.width;
   const bool crop = std::max(session.height, session.width) > 4 * session.train_data.images.dim(1);
-  const char* const key = need.network > need.batch ? (config.model.classes > 0 ? "model.classes" : "model.arch")
-                          : crop                    ? "data.augment"
-                                                    : "data.batch_size";
+  const char* const key = network ? (config.model.classes > 0 ? "model.classes" : "model.arch")
+                          : crop  ? "data.augment"
+                                  : "data.batch_size";
   config.origin.reject(
       key, fmt::format("takes more memory than there is: {} has {} parameters, with gradients and the optimizer's "
-                       "moments {}, and a batch of {} images of {}x{} at least {} more; {} has {} left. Change [model] "
+                       "moments {}, and batches of {} images of {}x{} at least {} more; {} has {} left. Change [model] "
                        "classes or arch, [data] batch_size or the size in augment",
                        config.model.arch, counted(need.parameters), bytes_text(static_cast<std::size_t>(need.network)),
-                       std::min<std::int64_t>(config.data.batch_size, std::ssize(session.train)), session.height,
-                       session.width, bytes_text(static_cast<std::size_t>(need.batch)), session.device.to_string(),
-                       bytes_text(there)));
+                       samples, session.height, session.width, bytes_text(static_cast<std::size_t>(need.batch)),
+                       session.device.to_string(), bytes_text(there)));
 }
 
 }  // namespace retort

@@ -11,7 +11,9 @@ namespace retort {
 struct MemoryNeed {
   std::int64_t parameters = 0;  // their number
   std::int64_t network = 0;     // weights, their gradients, the optimizer's moments
-  std::int64_t batch = 0;       // input, the first convolution's result, logits and their gradient: kept through a step
+  // The larger of two: of a step the input, the first convolution's result, the logits and their gradient; of an
+  // evaluation the logits.
+  std::int64_t batch = 0;
 };
 // For evaluation: weights and gradients alone, which every network has.
 MemoryNeed memory_need(const TrainConfig& config, const Session& session, NetworkUse use);

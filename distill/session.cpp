@@ -113,7 +113,9 @@ std::map<std::string, std::string> checkpoint_metadata(const Model& model, const
 }
 
 void evaluate_weights(const TrainConfig& config, const std::string& logits_path) {
-  check(!config.model.init.empty(), "evaluate-only: [model] init names the weights to evaluate; it is not set");
+  if (config.model.init.empty()) {
+    config.origin.reject("model.init", "names the weights that --evaluate-only evaluates; it is not set");
+  }
   const Session session = make_session(config);
   Console console;
   console.print("{}: {} on the {} test images of {}, {}, {}", config.name, config.model.arch,

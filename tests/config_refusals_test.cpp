@@ -282,13 +282,22 @@ TEST(ConfigUnused, WhatIsInheritedMayBeWithoutEffect) {
   EXPECT_NO_THROW(load_train_config(folder / "base.cfg", {"schedule.type=constant"}));
   EXPECT_THAT(error_of([&] { load_train_config(leaf, {"schedule.milestones=[5]"}); }),
               StartsWith("--set schedule.milestones: [schedule] milestones = [...]: has no effect"));
+  // So may a student inherit from its run.
+  const std::string milestones = "[schedule]\ntype = 'milestones'\nmilestones = [3]\n[[student]]\nname = 'a'\n";
+  const std::string loss = "[[student.loss]]\ntype = 'cross_entropy'\n";
+  const DistillConfig run = read_distillation(milestones + "[student.schedule]\ntype = 'cosine'\n" + loss);
+  EXPECT_TRUE(run.students[0].train.schedule.milestones.empty());
+  EXPECT_EQ(distill_config_of(parse_config_tree(run.resolved, "again"), "x").resolved, run.resolved);
+  EXPECT_THAT(
+      error_of([&] { read_distillation(milestones + "[student.schedule]\ntype = 'cosine'\nt_0 = 3\n" + loss); }),
+      StartsWith("t.cfg:8: [schedule] t_0 = 3: has no effect"));
   // A run's own record is taken as it is.
   folder.write("v1/run.json", "{}");
   const std::string record = folder.write("v1/config.cfg", "name = 'r'\n[optimizer]\ntype = 'adam'\nmomentum = 0.5\n");
   EXPECT_EQ(load_train_config(record).optimizer.momentum, OptimizerConfig().momentum);
 }
 
-// Every key that a resolved config lists stands in docs/config.md, as `key`.
+// Every key that a resolved config lists stands in docs/config.md, those of one loss alone in docs/methods.md, as `key`.
 void expect_documented(const ConfigTable& table, const std::set<std::string>& documented) {
   for (const auto& [key, value] : table) {
     EXPECT_TRUE(documented.contains(key)) << key << " is missing in docs/config.md";
@@ -302,7 +311,7 @@ void expect_documented(const ConfigTable& table, const std::set<std::string>& do
 }
 
 TEST(ConfigDocument, HasEveryKey) {
-  const std::string page = test::read_file("docs/config.md");
+  const std::string page = test::read_file("docs/config.md") + test::read_file("docs/methods.md");
   std::set<std::string> documented;
   const std::regex quoted("`\\[*([a-z_0-9]+)\\]*`");
   for (std::sregex_iterator it(page.begin(), page.end(), quoted), end; it != end; ++it) documented.insert((*it)[1]);

@@ -64,7 +64,7 @@ augment = ["flip", {name = "crop", padding = 4, size = [28, 24]}, {name = "color
            {name = "rotation", degrees = 10}, {name = "resized_crop", scale = [0.8, 1], ratio = [0.9, 1.1]}]
 normalize = {mean = [0.1, 0.2, 0.3], std = [0.25, 0.5, 1]}
 [model]
-arch = "resnet20"
+arch = "resnet34"
 stem = "imagenet"
 shortcut = "pad"
 classes = 10
@@ -129,7 +129,7 @@ TEST(Config, ReadsEveryKey) {
   EXPECT_EQ(c.data.augment[4].option("ratio", 0, 1), 1.1);
   EXPECT_EQ(c.data.normalize.preset, "");
   EXPECT_EQ(c.data.normalize.std[0], 0.25);
-  EXPECT_EQ(c.model.arch, "resnet20");
+  EXPECT_EQ(c.model.arch, "resnet34");
   EXPECT_EQ(c.model.shortcut, "pad");
   EXPECT_TRUE(c.model.zero_init_residual);
   EXPECT_EQ(c.optimizer.lr, 0.30000000000000004);
@@ -302,13 +302,14 @@ TEST(Config, OverridesComeLast) {
   const std::string path = folder.write("a.cfg", "[optimizer]\nlr = 0.5\n[data]\naugment = ['flip']\n");
   const TrainConfig c = load_train_config(
       path, {"optimizer.lr=0.1", "train.epochs=5", "model.arch=resnet20", "data.augment=[]", "name=\"quoted\"",
-             "data.train_files=[\"a b\", 'c']", "data.normalize={mean=[0,0,0],std=[1,1,1]}", "train.epochs=6"});
+             "data.dataset=cifar10", "data.train_files=[\"data_batch_1.bin\", 'data_batch_2.bin']",
+             "data.normalize={mean=[0,0,0],std=[1,1,1]}", "train.epochs=6"});
   EXPECT_EQ(c.optimizer.lr, 0.1);
   EXPECT_EQ(c.train.epochs, 6);
   EXPECT_EQ(c.model.arch, "resnet20");
   EXPECT_TRUE(c.data.augment.empty());
   EXPECT_EQ(c.name, "quoted");
-  EXPECT_EQ(c.data.train_files, (std::vector<std::string>{"a b", "c"}));
+  EXPECT_EQ(c.data.train_files, (std::vector<std::string>{"data_batch_1.bin", "data_batch_2.bin"}));
 
   const auto with = [&](const std::string& assignment) {
     return error_of([&] { load_train_config(path, {assignment}); });
