@@ -18,3 +18,9 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/retortConfig.cmake.in
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/retortConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/retortConfig.cmake ${PROJECT_BINARY_DIR}/retortConfigVersion.cmake
   ${CMAKE_CURRENT_LIST_DIR}/FindOnnxProto.cmake DESTINATION ${retort_package_dir})
+
+# bash loads the completion of a command from the file of that name. `export` is a word of bash's own.
+foreach(program train distill evaluate predict runs dataset)
+  install(FILES ${PROJECT_SOURCE_DIR}/tools/completion/retort.bash RENAME ${program}
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+endforeach()
