@@ -145,7 +145,8 @@ int run(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Fetches, verifies and draws data sets; without a name, lists them.", "dataset");
+  CLI::App app("Fetches, verifies and draws data sets; without a name, lists them.\n\n  ./dataset cifar100\n",
+               "dataset");
   app.add_option("name", options.name, "cifar10, cifar100 or shapes");
   app.add_option("--root", options.root, "Folder of the data sets (default: $RETORT_DATASETS, else datasets)");
   app.add_flag("--verify", options.verify, "Only check the files that are there")->needs("name");

@@ -7,7 +7,7 @@
 namespace {
 
 int run(int argc, char** argv) {
-  CLI::App app{"Distils teachers into students as a config file says.", "distill"};
+  CLI::App app{"Distils teachers into students as a config file says.\n\n  ./distill student_at.cfg\n", "distill"};
   const retort::tools::TrainingArguments arguments(app, "student_at.cfg", "loss.1.weight=0.5");
   try {
     app.parse(argc, argv);

@@ -1,13 +1,15 @@
 // ./evaluate RUN|FILE: what a trained classifier is worth.
 #include "distill/evaluation.h"
-#include "engine/project_folder.h"
 #include "tools/classifier_arguments.h"
 #include "tools/program.h"
 
 namespace {
 
 int run(int argc, char** argv) {
-  CLI::App app{"Measures a trained classifier: accuracy, calibration, confusions, cost and speed.", "evaluate"};
+  CLI::App app{
+      "Measures a trained classifier: accuracy, calibration, confusions, cost and speed.\n\n  ./evaluate "
+      "runs/student\n",
+      "evaluate"};
   retort::EvaluationRequest request;
   retort::NetworkChoice teacher;
   std::string output;
@@ -40,12 +42,12 @@ int run(int argc, char** argv) {
   if (no_speed) request.speed_seconds = 0;
   if (*with_teacher) request.teacher = teacher;
   const retort::Evaluation evaluation = retort::evaluate_classifier(request);
-  if (!output.empty()) retort::write_evaluation(evaluation, retort::in_project(output));
+  if (!output.empty()) retort::write_evaluation(evaluation, output);
   if (json) {
     fmt::print("{}\n", retort::evaluation_json(evaluation).dump(2));
   } else {
     fmt::print("{}", retort::evaluation_table(evaluation));
-    if (!output.empty()) fmt::print("{:<13}{}\n", "written to", retort::in_project(output));
+    if (!output.empty()) fmt::print("{:<13}{}\n", "written to", output);
   }
   return 0;
 }

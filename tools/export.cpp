@@ -26,7 +26,10 @@ std::string parse_size(const std::string& text, std::int64_t& height, std::int64
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Writes a trained network for other programs. A file that is there already is replaced.", "export"};
+  CLI::App app{
+      "Writes a trained network for other programs. A file that is there already is replaced.\n\n  ./export "
+      "runs/student --onnx student.onnx\n",
+      "export"};
   retort::NetworkChoice network;
   retort::ClassifierOptions& source = network.options;
   source.fold = false;

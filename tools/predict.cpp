@@ -56,7 +56,7 @@ int predict(const retort::Predictor& predictor, const std::vector<std::string>& 
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Classifies images.", "predict"};
+  CLI::App app{"Classifies images.\n\n  ./predict runs/student photos/\n", "predict"};
   app.footer(kFooter);
   retort::PredictionRequest request;
   std::vector<std::string> images;

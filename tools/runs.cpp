@@ -10,7 +10,10 @@
 namespace {
 
 int run(int argc, char** argv) {
-  CLI::App app{"Lists runs and their versions with state and accuracy, or compares those that are named.", "runs"};
+  CLI::App app{
+      "Lists runs and their versions with state and accuracy, or compares those that are named.\n\n  ./runs teacher "
+      "student\n",
+      "runs"};
   std::string root = retort::in_project("runs");
   std::vector<std::string> names;
   bool json = false, csv = false;

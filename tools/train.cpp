@@ -6,7 +6,7 @@
 namespace {
 
 int run(int argc, char** argv) {
-  CLI::App app{"Trains an image classifier as a config file says.", "train"};
+  CLI::App app{"Trains an image classifier as a config file says.\n\n  ./train teacher.cfg\n", "train"};
   const retort::tools::TrainingArguments arguments(app, "teacher.cfg", "optimizer.lr=0.1");
   std::string logits_path;
   bool evaluate_only = false;
