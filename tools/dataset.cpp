@@ -157,11 +157,7 @@ int main(int argc, char** argv) {
   app.add_option("--count", options.count, "Images in the picture")->capture_default_str()->check(CLI::Range(1, 1000));
   app.add_option("--seed", options.seed, "Decides which images and how they are augmented")->capture_default_str();
   return retort::tools::guarded([&] {
-    try {
-      app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-      return retort::tools::usage(app, error);
-    }
+    if (const auto ended = retort::tools::parse(app, argc, argv)) return *ended;
     return run(options);
   });
 }

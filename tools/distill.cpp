@@ -9,11 +9,7 @@ namespace {
 int run(int argc, char** argv) {
   CLI::App app{"Distils teachers into students as a config file says.\n\n  ./distill student_at.cfg\n", "distill"};
   const retort::tools::TrainingArguments arguments(app, "student_at.cfg", "loss.1.weight=0.5");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return retort::tools::usage(app, error);
-  }
+  if (const auto ended = retort::tools::parse(app, argc, argv)) return *ended;
   const retort::RunChoice choice = retort::tools::chosen(arguments, argv[0], true);
   const retort::DistillConfig config = retort::load_distill_config(choice.config, arguments.overrides);
   return retort::tools::run_to_end(arguments, choice, argv[0], [&](const retort::TrainerOptions& options) {

@@ -35,11 +35,7 @@ int run(int argc, char** argv) {
   retort::tools::add_device_options(app, request.device, request.precision);
   retort::tools::add_network_options(app, request.network);
   retort::tools::add_network_options(app, teacher, "teacher");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return retort::tools::usage(app, error);
-  }
+  if (const auto ended = retort::tools::parse(app, argc, argv)) return *ended;
   if (no_speed) request.speed_seconds = 0;
   if (*with_teacher) request.teacher = teacher;
   const retort::Evaluation evaluation = retort::evaluate_classifier(request);

@@ -53,20 +53,18 @@ int run(int argc, char** argv) {
       ->check([&](const std::string& text) { return parse_size(text, height, width); })
       ->group(retort::tools::kUnsaid);
   retort::tools::add_class_names_option(app, class_names);
-  try {
-    app.parse(argc, argv);
+  const auto checks = [&] {
     if (onnx.empty() && safetensors.empty()) {
       throw CLI::RequiredError("--onnx FILE or --safetensors FILE");
     }
     if (!onnx.empty() && options.precision == "bf16") {
       throw CLI::ValidationError("--precision", "bf16 is for --safetensors; ONNX is written in f32 or f16");
     }
-  } catch (const CLI::ParseError& error) {
-    return retort::tools::usage(app, error);
-  }
+  };
+  if (const auto ended = retort::tools::parse(app, argc, argv, checks)) return *ended;
 
   retort::Classifier classifier = retort::load_classifier(source);
-  if (!classifier.note.empty()) fmt::print("note: {}: {}\n", classifier.file, classifier.note);
+  if (!classifier.note.empty()) retort::say("note: {}: {}\n", classifier.file, classifier.note);
   if (height > 0) {
     classifier.height = height;
     classifier.width = width;

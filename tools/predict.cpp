@@ -82,11 +82,7 @@ int run(int argc, char** argv) {
   retort::tools::add_device_options(app, request.device, request.precision);
   retort::tools::add_network_options(app, request.network);
   retort::tools::add_class_names_option(app, request.class_names_file);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return retort::tools::usage(app, error);
-  }
+  if (const auto ended = retort::tools::parse(app, argc, argv)) return *ended;
   return predict(retort::Predictor(request), images, outputs);
 }
 

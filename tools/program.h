@@ -13,9 +13,12 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <sstream>
+#include <string>
 
 #include "engine/terminal.h"
+#include "engine/version.h"
 
 namespace retort::tools {
 
@@ -52,6 +55,23 @@ inline void hold_standard_streams() {
     if (fcntl(stream, F_GETFD) >= 0 || errno != EBADF) continue;
     (void)!::open("/dev/null", stream == STDIN_FILENO ? O_RDONLY : O_WRONLY);
   }
+}
+
+inline std::string version_text() {
+  return fmt::format("Retort {}", version());
+}
+
+// Parses, --version included; the exit code where the program ends with that: help, version or a mistake. `checks` may
+// throw CLI's errors for what its rules cannot say.
+inline std::optional<int> parse(CLI::App& app, int argc, char** argv, const std::function<void()>& checks = {}) {
+  if (app.get_option_no_throw("--version") == nullptr) app.set_version_flag("--version", version_text());
+  try {
+    app.parse(argc, argv);
+    if (checks) checks();
+  } catch (const CLI::ParseError& error) {
+    return usage(app, error);
+  }
+  return std::nullopt;
 }
 
 inline int guarded(const std::function<int()>& program) {

@@ -92,14 +92,12 @@ int run(int argc, char** argv) {
   rm->add_option("names", options.removed, "What to remove: NAME (all its versions), NAME/vN or a path")->required();
   rm->add_flag("-y,--yes", options.yes, "Does not ask");
   add_root(*rm);
-  try {
-    app.parse(argc, argv);
+  const auto checks = [&] {
     if (rm->parsed() && (options.json || options.csv || !options.compared.empty())) {
       throw CLI::ValidationError("rm", "stands alone, with what to remove and --yes behind it");
     }
-  } catch (const CLI::ParseError& error) {
-    return retort::tools::usage(app, error);
-  }
+  };
+  if (const auto ended = retort::tools::parse(app, argc, argv, checks)) return *ended;
   if (rm->parsed()) return remove(options);
   return options.compared.empty() && !options.json && !options.csv ? list(options) : compare(options);
 }

@@ -14,11 +14,7 @@ int run(int argc, char** argv) {
   app.add_option("--logits", logits_path, "With --evaluate-only: writes the logits to this safetensors file")
       ->needs(only);
   only->excludes(arguments.resume_flag);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return retort::tools::usage(app, error);
-  }
+  if (const auto ended = retort::tools::parse(app, argc, argv)) return *ended;
   const retort::RunChoice choice = retort::tools::chosen(arguments, argv[0], false);
   const retort::TrainConfig config = retort::load_train_config(choice.config, arguments.overrides);
   if (evaluate_only) {
