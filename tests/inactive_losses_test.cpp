@@ -43,12 +43,6 @@ class InactiveLossesOfARun : public test::TinyRunTest {
     test::write_file(path, kComeAndGo);
     return path;
   }
-  void distill(const std::vector<std::string>& overrides) const {
-    std::vector<std::string> arguments{config_file().string()};
-    for (const std::string& o : overrides) arguments.insert(arguments.end(), {"--set", o});
-    const test::ProgramResult result = call("distill", arguments);
-    ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
-  }
   // Of the losses' parts and of their optimizer.
   std::map<std::string, std::vector<std::byte>> parts(const std::string& root) const {
     std::map<std::string, std::vector<std::byte>> bytes;
@@ -59,9 +53,10 @@ class InactiveLossesOfARun : public test::TinyRunTest {
   }
 };
 
-TEST_F(InactiveLossesOfARun, AreLoggedAsNullAndTheirPartsRest) {
+TEST_F(InactiveLossesOfARun, AreLoggedAsNullAndTheirPartsRestAlsoAcrossAnInterruption) {
   train_whole("teachers");
-  distill({"output.root=whole"});
+  const test::ProgramResult whole = call("distill", {config_file().string(), "--set", "output.root=whole"});
+  ASSERT_EQ(whole.exit_code, 0) << whole.out << whole.err;
   std::ifstream file(student_run("whole") / "metrics.jsonl");
   int steps = 0, measured = 0;
   for (std::string line; std::getline(file, line);) {
@@ -84,25 +79,17 @@ TEST_F(InactiveLossesOfARun, AreLoggedAsNullAndTheirPartsRest) {
   EXPECT_EQ(steps, 20);
   EXPECT_EQ(measured, 4);
 
-  distill({"output.root=half", "train.max_steps=10"});
-  const auto after_two = parts("half"), after_four = parts("whole");
-  EXPECT_GE(after_two.size(), 6u);  // weight, gain and shift, and the momentum of each
-  EXPECT_EQ(after_two, after_four);
-}
-
-TEST_F(InactiveLossesOfARun, ARunTakenUpAgainEndsTheSame) {
-  train_whole("teachers");
-  distill({"output.root=whole"});
-  for (const std::size_t steps : {7u, 11u, 14u}) {
-    const std::string root = "stopped" + std::to_string(steps);
-    const fs::path config = config_file();
-    const test::ProgramResult stopped = signal_after("distill", config, root, student_run(root), steps, SIGINT);
-    ASSERT_EQ(stopped.exit_code, 130) << stopped.out << stopped.err;
-    const test::ProgramResult resumed = call("distill", {config.string(), "--set", "output.root=" + root, "--resume"});
-    ASSERT_EQ(resumed.exit_code, 0) << resumed.out << resumed.err;
-    expect_same_folders(student_run("whole"), student_run(root));
-    EXPECT_EQ(parts("whole"), parts(root));
-  }
+  // Interrupted where the regressor rests, and taken up again.
+  const fs::path config = config_file();
+  const test::ProgramResult stopped = signal_after("distill", config, "stopped", student_run("stopped"), 12, SIGINT);
+  ASSERT_EQ(stopped.exit_code, 130) << stopped.out << stopped.err;
+  const auto at_rest = parts("stopped"), at_the_end = parts("whole");
+  EXPECT_GE(at_rest.size(), 6u);  // weight, gain and shift, and the momentum of each
+  EXPECT_EQ(at_rest, at_the_end);
+  const test::ProgramResult resumed = call("distill", {config.string(), "--set", "output.root=stopped", "--resume"});
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.out << resumed.err;
+  expect_same_folders(student_run("whole"), student_run("stopped"));
+  EXPECT_EQ(parts("stopped"), at_the_end);
 }
 
 }  // namespace
