@@ -155,7 +155,8 @@ Session make_session(const TrainConfig& config) {
 
   const std::string root = in_project(config.data.root);
   if (!root.empty() && !known_set(config.data.dataset).built_in() && !std::filesystem::is_directory(root)) {
-    config.origin.reject("data.root", "no such folder");
+    config.origin.reject("data.root", fmt::format("no such folder; fetch the set into it with ./dataset {} --root {}",
+                                                  config.data.dataset, root));
   }
   const Dataset dataset = load_dataset(config.data.dataset, root, config.data.train_files);
   session.class_names = dataset.class_names;
