@@ -16,6 +16,8 @@ namespace {
 using kernels::AugmentKind;
 using kernels::AugmentStep;
 
+constexpr int kLargestSide = 1 << 16;
+
 // The values of one step, taken one by one; what is left over at the end was unknown.
 class StepValues {
  public:
@@ -28,16 +30,20 @@ class StepValues {
     known_.push_back(key);
     const auto it = config_.values.find(key);
     if (it == config_.values.end()) return otherwise;
-    for (const double value : it->second) {
-      check(std::isfinite(value), "augment: {}.{} is {}, expected a finite number", config_.name, key, value);
-    }
+    for (const double value : it->second) require(std::isfinite(value), key, it->second, "expected finite numbers");
     return it->second;
+  }
+
+  // Throws unless `ok`.
+  void require(bool ok, const std::string& key, const std::vector<double>& values, const std::string& problem) const {
+    if (ok) return;
+    throw AugmentError(fmt::format("augment: {}.{} is {}, {}", config_.name, key, text(values), problem), key, problem);
   }
 
   double number(const std::string& key, double otherwise, double low, double high) {
     const auto values = take(key, {otherwise});
-    check(values.size() == 1 && values[0] >= low && values[0] <= high,
-          "augment: {}.{} is {}, expected a number from {} to {}", config_.name, key, text(values), low, high);
+    require(values.size() == 1 && values[0] >= low && values[0] <= high, key, values,
+            fmt::format("expected a number from {} to {}", low, high));
     return values[0];
   }
 
@@ -45,36 +51,38 @@ class StepValues {
   // begins below `floor` begins at `floor` when it was written as a number, as torchvision does.
   std::pair<float, float> range(const std::string& key, std::vector<double> otherwise, double centre, double floor,
                                 double limit) {
-    auto values = take(key, std::move(otherwise));
+    const auto given = take(key, std::move(otherwise));
+    auto values = given;
     if (values.size() == 1) {
-      check(values[0] >= 0, "augment: {}.{} is {}, expected a number from 0 on or an array [low, high]", config_.name,
-            key, values[0]);
+      require(values[0] >= 0, key, given, "expected a number from 0 on or an array [low, high]");
       values = {std::max(floor, centre - values[0]), centre + values[0]};
     }
-    check(values.size() == 2 && values[0] <= values[1] && values[0] >= floor && values[1] <= limit,
-          "augment: {}.{} is {}, expected an array [low, high] within {} and {}", config_.name, key, text(values),
-          floor, limit);
+    require(values.size() == 2 && values[0] <= values[1] && values[0] >= floor && values[1] <= limit, key, given,
+            fmt::format("expected an array [low, high] within {} and {}, or a number up to {}", floor, limit,
+                        limit - centre));
     return {static_cast<float>(values[0]), static_cast<float>(values[1])};
   }
 
   // [height, width], or one number for both; 0 keeps the input's.
   std::pair<int, int> size() {
-    auto values = take("size", {0});
+    const auto given = take("size", {0});
+    auto values = given;
     if (values.size() == 1) values.push_back(values[0]);
-    check(values.size() == 2 && whole(values[0]) && whole(values[1]),
-          "augment: {}.size is {}, expected a whole number of pixels or [height, width]", config_.name, text(values));
+    require(values.size() == 2 && whole(values[0]) && whole(values[1]), "size", given,
+            fmt::format("expected a whole number of pixels or [height, width], up to {}", kLargestSide));
     return {static_cast<int>(values[0]), static_cast<int>(values[1])};
   }
 
   void finish() const {
     for (const auto& [key, value] : config_.values) {
-      check(std::find(known_.begin(), known_.end(), key) != known_.end(),
-            "augment: {} has no parameter {}{}; known: {}", config_.name, in_quotes(key), did_you_mean(key, known_),
-            fmt::join(known_, ", "));
+      if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
+      const std::string hint = fmt::format("{}; known: {}", did_you_mean(key, known_), fmt::join(known_, ", "));
+      throw AugmentError(fmt::format("augment: {} has no parameter {}{}", config_.name, in_quotes(key), hint), key,
+                         fmt::format("{} has no such parameter{}", config_.name, hint));
     }
   }
 
-  static bool whole(double value) { return value >= 0 && value <= 1 << 16 && value == std::floor(value); }
+  static bool whole(double value) { return value >= 0 && value <= kLargestSide && value == std::floor(value); }
   static std::string text(const std::vector<double>& values) {
     return values.size() == 1 ? fmt::format("{}", values[0]) : fmt::format("[{}]", fmt::join(values, ", "));
   }
@@ -103,11 +111,11 @@ void read_color_jitter(StepValues& values, bool all_parts, AugmentStep& step) {
 void read_resized_crop(StepValues& values, AugmentStep& step) {
   std::tie(step.height, step.width) = values.size();
   const auto scale = values.take("scale", {0.8, 1.0});
-  check(scale.size() == 2 && scale[0] > 0 && scale[0] <= scale[1] && scale[1] <= 1,
-        "augment: resized_crop.scale is {}, expected [low, high] within 0 and 1", StepValues::text(scale));
+  values.require(scale.size() == 2 && scale[0] > 0 && scale[0] <= scale[1] && scale[1] <= 1, "scale", scale,
+                 "expected [low, high] within 0 and 1");
   const auto ratio = values.take("ratio", {0.9, 1.1});
-  check(ratio.size() == 2 && ratio[0] > 0 && ratio[0] <= ratio[1],
-        "augment: resized_crop.ratio is {}, expected [low, high] above 0", StepValues::text(ratio));
+  values.require(ratio.size() == 2 && ratio[0] > 0 && ratio[0] <= ratio[1], "ratio", ratio,
+                 "expected [low, high] above 0");
   for (int i = 0; i < 2; ++i) {
     const auto& range = i == 0 ? scale : ratio;
     step.low[i] = static_cast<float>(range[0]);
@@ -117,8 +125,11 @@ void read_resized_crop(StepValues& values, AugmentStep& step) {
 
 AugmentStep read_step(const AugmentStepConfig& config) {
   const auto name = std::find(kStepNames.begin(), kStepNames.end(), config.name);
-  check(name != kStepNames.end(), "augment: no step is called {}{}; known: {}", in_quotes(config.name),
-        did_you_mean(config.name, kStepNames), fmt::join(kStepNames, ", "));
+  if (name == kStepNames.end()) {
+    const std::string problem = fmt::format("no step is called {}{}; known: {}", in_quotes(config.name),
+                                            did_you_mean(config.name, kStepNames), fmt::join(kStepNames, ", "));
+    throw AugmentError("augment: " + problem, "", problem);
+  }
   StepValues values(config);
   AugmentStep step;
   step.kind = static_cast<AugmentKind>(name - kStepNames.begin());
@@ -129,7 +140,7 @@ AugmentStep read_step(const AugmentStepConfig& config) {
       break;
     case AugmentKind::crop: {
       const double padding = values.number("padding", 4, 0, 4096);
-      check(StepValues::whole(padding), "augment: crop.padding is {}, expected a whole number of pixels", padding);
+      values.require(StepValues::whole(padding), "padding", {padding}, "expected a whole number of pixels");
       step.padding = static_cast<std::int32_t>(padding);
       std::tie(step.height, step.width) = values.size();
       break;
@@ -164,6 +175,14 @@ const std::map<std::string, Normalization>& presets() {
 }
 
 }  // namespace
+
+std::vector<std::string> augment_names() {
+  return kStepNames;
+}
+
+void check_augment_step(const AugmentStepConfig& step) {
+  read_step(step);
+}
 
 std::vector<std::string> normalization_names() {
   std::vector<std::string> names;

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/augment.h"
+#include "kernels/error.h"
 
 namespace retort {
 
@@ -27,6 +29,19 @@ struct AugmentStepConfig {
   std::map<std::string, std::vector<double>> values;  // a plain number is an array of one
 };
 
+// What is wrong with a step, for a caller that knows where it was written: `problem` is about `parameter`, or where that
+// is empty about the step.
+class AugmentError : public Error {
+ public:
+  AugmentError(const std::string& text, std::string parameter_, std::string problem_)
+      : Error(text), parameter(std::move(parameter_)), problem(std::move(problem_)) {}
+  std::string parameter, problem;
+};
+
+std::vector<std::string> augment_names();
+// All that can be said of a step without the images: its name, its parameters and their values. Throws AugmentError.
+void check_augment_step(const AugmentStepConfig& step);
+
 struct Normalization {
   double mean[3] = {0, 0, 0};
   double std[3] = {1, 1, 1};
@@ -37,8 +52,8 @@ struct Normalization {
 Normalization normalization_preset(const std::string& name);
 std::vector<std::string> normalization_names();
 
-// Steps in the order of the list, for images of `size`. Throws Error on an unknown name (naming the nearest), an
-// unknown or impossible value, a crop that does not fit, or more than kMaxAugmentSteps steps.
+// Steps in the order of the list, for images of `size`. Throws AugmentError on an unknown name (naming the nearest) and
+// an unknown or impossible value, Error on a crop that does not fit and on more than kMaxAugmentSteps steps.
 kernels::AugmentParams make_augment_params(const std::vector<AugmentStepConfig>& steps,
                                            const Normalization& normalization, std::uint64_t seed,
                                            kernels::ImageSize size);

@@ -119,28 +119,6 @@ ImageSet read_files(const fs::path& folder, const KnownSet& set, const std::vect
   return out;
 }
 
-std::vector<const SetFile*> select_training_files(const KnownSet& set, const std::vector<std::string>& wanted) {
-  std::vector<const SetFile*> all;
-  std::vector<std::string> names;
-  for (const SetFile& file : set.files) {
-    if (!file.train) continue;
-    all.push_back(&file);
-    names.push_back(file.name);
-  }
-  if (wanted.empty()) return all;
-  std::vector<const SetFile*> chosen;
-  for (const std::string& name : wanted) {
-    const auto it = std::find(names.begin(), names.end(), name);
-    check(it != names.end(), "data set {}: train_files names \"{}\"; its training files are {}", set.name, name,
-          fmt::join(names, ", "));
-    const SetFile* file = all[static_cast<std::size_t>(it - names.begin())];
-    check(std::find(chosen.begin(), chosen.end(), file) == chosen.end(), "data set {}: train_files names {} twice",
-          set.name, name);
-    chosen.push_back(file);
-  }
-  return chosen;
-}
-
 std::vector<std::string> read_class_names(const fs::path& folder, const KnownSet& set) {
   const fs::path path = folder / set.names_file;
   std::ifstream in(path);
@@ -180,6 +158,28 @@ Dataset load_files(const KnownSet& set, const std::string& root, const std::vect
 }
 
 }  // namespace
+
+std::vector<const SetFile*> select_training_files(const KnownSet& set, const std::vector<std::string>& wanted) {
+  std::vector<const SetFile*> all;
+  std::vector<std::string> names;
+  for (const SetFile& file : set.files) {
+    if (!file.train) continue;
+    all.push_back(&file);
+    names.push_back(file.name);
+  }
+  if (wanted.empty()) return all;
+  std::vector<const SetFile*> chosen;
+  for (const std::string& name : wanted) {
+    const auto it = std::find(names.begin(), names.end(), name);
+    check(it != names.end(), "data set {}: train_files names \"{}\"; its training files are {}", set.name, name,
+          fmt::join(names, ", "));
+    const SetFile* file = all[static_cast<std::size_t>(it - names.begin())];
+    check(std::find(chosen.begin(), chosen.end(), file) == chosen.end(), "data set {}: train_files names {} twice",
+          set.name, name);
+    chosen.push_back(file);
+  }
+  return chosen;
+}
 
 std::vector<std::string> class_names_in(std::istream& text) {
   constexpr const char* kSpace = " \t\r";

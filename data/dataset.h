@@ -10,6 +10,7 @@
 namespace retort {
 
 struct KnownSet;  // data/catalog.h
+struct SetFile;
 
 struct ImageSet {
   std::vector<std::uint8_t> images;  // [count, height, width, 3], RGB
@@ -46,5 +47,8 @@ Dataset load_dataset(const std::string& name, const std::string& root = "",
 // The same with no training images, whose files need not be there.
 Dataset load_test_images(const std::string& name, const std::string& root = "");
 Dataset load_test_images(const KnownSet& set, const std::string& root);  // of a set that lies in files
+
+// Those of the set's training files that are named, or all where none is. Throws Error for others and repetitions.
+std::vector<const SetFile*> select_training_files(const KnownSet& set, const std::vector<std::string>& wanted);
 
 }  // namespace retort

@@ -7,10 +7,20 @@
 #include <filesystem>
 
 #include "distill/config_data.h"
+#include "engine/suggest.h"
 #include "models/model.h"
 
 namespace retort {
 namespace {
+
+bool usable_in_name(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+}
+
+// "teacher" and "teacher:N".
+bool copies_from_teacher(const std::string& init) {
+  return init == "teacher" || init.starts_with("teacher:");
+}
 
 void read_device(ConfigSection& top, std::string& device) {
   top.read("device", device);
@@ -23,12 +33,7 @@ void read_device(ConfigSection& top, std::string& device) {
 
 void read_name(ConfigSection& top, std::string& name) {
   top.read("name", name);
-  const auto usable = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
-  };
-  if (name.empty() || name.size() > 100 || name[0] == '.' || !std::all_of(name.begin(), name.end(), usable)) {
-    top.reject("name", "names a folder: expected letters, digits, '-', '_' and '.', not beginning with '.'");
-  }
+  if (!is_run_name(name)) top.reject("name", kRunNameRule);
 }
 
 ModelConfig read_model(ConfigSection section) {
@@ -43,6 +48,17 @@ ModelConfig read_model(ConfigSection section) {
   section.read("freeze", c.freeze);
   section.read("zero_init_residual", c.zero_init_residual);
   section.finish();
+  const bool from_teacher = copies_from_teacher(c.init);
+  const int init = section.layer("init");
+  if (c.init.empty() || from_teacher) {
+    section.unused("init_skip", c.init_skip, {}, init, "it is about the file that init names, and init names none");
+  }
+  if (!from_teacher) section.unused("drop_blocks", c.drop_blocks, {}, init, "it needs init = \"teacher\"");
+  try {
+    make_model({.arch = c.arch, .classes = std::max(1, c.classes), .stem = c.stem, .shortcut = c.shortcut});
+  } catch (const Error& e) {
+    section.reject("stem", e.what());
+  }
   return c;
 }
 
@@ -54,14 +70,28 @@ OptimizerConfig read_optimizer(ConfigSection section) {
   section.read("lr", c.lr, Range::above(0));
   section.read("momentum", c.momentum, Range::half_open(0, 1));
   section.read("nesterov", c.nesterov);
-  if (c.nesterov && !sgd) section.reject("nesterov", fmt::format("{} has no Nesterov momentum", c.type));
-  if (c.nesterov && c.momentum == 0) section.reject("nesterov", "needs a momentum above 0");
+  if (c.nesterov && sgd && c.momentum == 0) section.reject("nesterov", "needs a momentum above 0");
   section.read("weight_decay", c.weight_decay, Range::at_least(0));
   section.read_choice("decay", c.decay, {"weights", "all"});
   section.read("beta1", c.beta1, Range::half_open(0, 1));
   section.read("beta2", c.beta2, Range::half_open(0, 1));
   section.read("epsilon", c.epsilon, Range::above(0));
   section.finish();
+  const OptimizerConfig usual;
+  const int type = section.layer("type");
+  if (sgd) {
+    const std::string why = "it is Adam's, the type is sgd";
+    section.unused("beta1", c.beta1, usual.beta1, type, why);
+    section.unused("beta2", c.beta2, usual.beta2, type, why);
+    section.unused("epsilon", c.epsilon, usual.epsilon, type, why);
+  } else {
+    const std::string why = fmt::format("it is sgd's, the type is {}", c.type);
+    section.unused("momentum", c.momentum, usual.momentum, type, why);
+    section.unused("nesterov", c.nesterov, usual.nesterov, type, why);
+  }
+  if (c.weight_decay == 0) {
+    section.unused("decay", c.decay, usual.decay, section.layer("weight_decay"), "weight_decay is 0");
+  }
   return c;
 }
 
@@ -83,10 +113,23 @@ ScheduleConfig read_schedule(ConfigSection section, double lr) {
     section.reject("milestones", "must be ascending");
   }
   section.finish();
+  const ScheduleConfig usual;
+  const std::string why = fmt::format("the type is {}", c.type);
+  const auto unless = [&](bool used, const char* key, auto& field, const auto& fallback) {
+    if (!used) section.unused(key, field, fallback, section.layer("type"), why);
+  };
+  const bool step = c.type == "step", milestones = c.type == "milestones", restarts = c.type == "cosine_restarts";
+  unless(step, "step_epochs", c.step_epochs, usual.step_epochs);
+  unless(milestones, "milestones", c.milestones, usual.milestones);
+  unless(step || milestones, "gamma", c.gamma, usual.gamma);
+  unless(restarts, "t_0", c.t_0, usual.t_0);
+  unless(restarts, "t_mult", c.t_mult, usual.t_mult);
+  unless(restarts || c.type == "cosine", "min_lr", c.min_lr, usual.min_lr);
   return c;
 }
 
-LoopConfig read_loop(ConfigSection section) {
+// `validation` is the layer of the key that says that nothing is validated, where `validates` is false.
+LoopConfig read_loop(ConfigSection section, bool validates, int validation) {
   LoopConfig c;
   section.read("epochs", c.epochs, Range::at_least(1));
   section.read("max_steps", c.max_steps, Range::at_least(0));
@@ -96,14 +139,45 @@ LoopConfig read_loop(ConfigSection section) {
   section.read("evaluate_every", c.evaluate_every, Range::at_least(1));
   section.read("evaluate_test", c.evaluate_test);
   section.finish();
+  if (!validates) {
+    if (c.early_stop_patience > 0) section.reject("early_stop_patience", kNothingValidated);
+    section.unused("evaluate_every", c.evaluate_every, 1, validation, "[data] validation is 0");
+  }
   return c;
 }
 
 }  // namespace
 
+const char* const kRunNameRule =
+    "names a folder: expected letters (a to z), digits, '-', '_' and '.', not beginning with '.', 100 at most";
+const char* const kNothingValidated =
+    "nothing is validated, so nothing would stop it: give [data] validation images, or leave early stopping off (0)";
+
+bool is_run_name(const std::string& name) {
+  return !name.empty() && name.size() <= 100 && name[0] != '.' && std::all_of(name.begin(), name.end(), usable_in_name);
+}
+
+std::string default_run_name(const std::string& path) {
+  const std::string stem = std::filesystem::path(path).stem().string();
+  std::string name;
+  for (const char c : stem) {
+    const bool gap = !usable_in_name(c);
+    if (!gap || (!name.empty() && name.back() != '_')) name += gap ? '_' : c;
+  }
+  name.erase(0, name.find_first_not_of('.'));
+  name.erase(name.find_last_not_of('_') + 1);
+  const bool other_script = std::any_of(stem.begin(), stem.end(), [](char c) { return (c & 0x80) != 0; });
+  check(!other_script && is_run_name(name),
+        "{}: a run is called after its config file, and {} cannot name a folder everywhere; give it a name: "
+        "--set name=NAME, or name = \"NAME\" in the file (letters a to z, digits, '-', '_' and '.')",
+        path, in_quotes(stem));
+  return name;
+}
+
 TrainConfig read_train_config(ConfigSection& top, const std::string& default_name) {
   TrainConfig c;
   c.name = default_name;
+  c.origin = ConfigOrigin(top.tree());
   read_name(top, c.name);
   top.read("seed", c.seed);
   read_device(top, c.device);
@@ -113,7 +187,7 @@ TrainConfig read_train_config(ConfigSection& top, const std::string& default_nam
   c.model = read_model(top.section("model"));
   c.optimizer = read_optimizer(top.section("optimizer"));
   c.schedule = read_schedule(top.section("schedule"), c.optimizer.lr);
-  c.train = read_loop(top.section("train"));
+  c.train = read_loop(top.section("train"), c.data.validation > 0, top.section("data").layer("validation"));
   ConfigSection output = top.section("output");
   output.read("root", c.output_root);
   if (c.output_root.empty()) output.reject("root", "expected a folder");
@@ -123,13 +197,37 @@ TrainConfig read_train_config(ConfigSection& top, const std::string& default_nam
 
 TrainConfig train_config_of(const ConfigValue& tree, const std::string& default_name) {
   ConfigSection top(tree, "");
+  for (const char* key : {"teacher", "loss", "student", "distill"}) {
+    if (const ConfigValue* const value = top.value(key)) {
+      const auto* const blocks = std::get_if<ConfigArray>(&value->data);
+      const std::string& where = blocks != nullptr && !blocks->empty() ? blocks->front().where : value->where;
+      fail("{}: {} belongs to a distillation; start it with ./distill {}", where,
+           blocks != nullptr ? fmt::format("[[{}]]", key) : fmt::format("[{}]", key), tree.where);
+    }
+  }
   TrainConfig config = read_train_config(top, default_name);
   top.finish();
+  if (copies_from_teacher(config.model.init)) {
+    config.origin.reject("model.init", "there is no teacher to copy from; ./distill has them");
+  }
   return config;
 }
 
+NamedTree load_named_tree(const std::string& path, const std::vector<std::string>& overrides) {
+  NamedTree named{load_config_tree(path, overrides), "", ""};
+  if (named.tree.table().contains("name")) return named;
+  named.name = default_run_name(path);
+  if (named.name != std::filesystem::path(path).stem().string()) {
+    named.note = fmt::format("the run is called {}, after {}; --set name=NAME gives it another name", named.name, path);
+  }
+  return named;
+}
+
 TrainConfig load_train_config(const std::string& path, const std::vector<std::string>& overrides) {
-  return train_config_of(load_config_tree(path, overrides), std::filesystem::path(path).stem().string());
+  const NamedTree named = load_named_tree(path, overrides);
+  TrainConfig config = train_config_of(named.tree, named.name);
+  config.origin.note = named.note;
+  return config;
 }
 
 ConfigTable to_table(const TrainConfig& c) {

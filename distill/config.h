@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "distill/config_origin.h"
 #include "distill/config_reader.h"
 #include "engine/optimizer.h"
 #include "engine/schedule.h"
@@ -97,7 +98,7 @@ struct LoopConfig {
 };
 
 struct TrainConfig {
-  std::string name;  // of the run; where not given, the config file's without its ending
+  std::string name;  // of the run; where not given, the config file's: see default_run_name()
   std::uint64_t seed = 1;
   std::string device = "auto";    // auto, cpu, cuda, cuda:N
   std::string precision = "f32";  // f64, f32, tf32, bf16
@@ -108,13 +109,29 @@ struct TrainConfig {
   ScheduleConfig schedule;
   LoopConfig train;
   std::string output_root = "runs";
+  ConfigOrigin origin;
 
   bool operator==(const TrainConfig&) const = default;
 };
 
-// Throws Error, one line with file and line number, for anything unknown, mistyped or impossible.
+// Throws Error, one line with file and line number, for anything unknown, mistyped, impossible or without effect. The
+// config of a distillation is refused with the way to ./distill.
 TrainConfig load_train_config(const std::string& path, const std::vector<std::string>& overrides = {});
 TrainConfig train_config_of(const ConfigValue& tree, const std::string& default_name);
+
+// What a run is called after its config file: "teacher (1).cfg" gives "teacher_1". Throws Error, about the file, where
+// nothing unmistakable is left, as of a name in another script.
+std::string default_run_name(const std::string& path);
+struct NamedTree {
+  ConfigValue tree;
+  std::string name;  // the default, where the tree has none
+  std::string note;  // for the log, where that is not what the file is called
+};
+NamedTree load_named_tree(const std::string& path, const std::vector<std::string>& overrides);
+// Whether a run or a student may be called so: names are folders on any system.
+bool is_run_name(const std::string& name);
+extern const char* const kRunNameRule;
+extern const char* const kNothingValidated;  // said of early_stop_patience
 
 // The parts, for other programs' configs: reads the keys of a training run from the top level, which the caller
 // finishes after reading its own.
@@ -127,7 +144,5 @@ ConfigTable to_table(const TrainConfig& config);
 // What the engine needs of it.
 OptimizerOptions optimizer_options(const TrainConfig& config);
 ScheduleOptions schedule_options(const TrainConfig& config);
-
-std::vector<std::string> augment_names();
 
 }  // namespace retort

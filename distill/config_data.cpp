@@ -6,72 +6,12 @@
 #include <cmath>
 
 #include "data/augment_config.h"
+#include "data/catalog.h"
+#include "data/dataset.h"
 #include "engine/suggest.h"
 
 namespace retort {
 namespace {
-
-// What data/augment_config.h understands, with what its values may be, so that a mistake is reported with its line.
-struct AugmentOption {
-  std::string name;
-  Range range;
-  enum class Form { number, whole, number_or_pair, whole_or_pair, pair } form = Form::number;
-};
-
-struct AugmentRule {
-  std::string name;
-  std::vector<AugmentOption> options;
-};
-
-const std::vector<AugmentRule>& augment_rules() {
-  using Form = AugmentOption::Form;
-  static const std::vector<AugmentRule> rules = [] {
-    const AugmentOption p{"p", Range::closed(0, 1)};
-    const AugmentOption size{"size", Range::at_least(0), Form::whole_or_pair};
-    return std::vector<AugmentRule>{
-        {"flip", {p}},
-        {"vertical_flip", {p}},
-        {"crop", {{"padding", Range::at_least(0), Form::whole}, size}},
-        {"color_jitter",
-         {{"brightness", Range::at_least(0), Form::number_or_pair},
-          {"contrast", Range::at_least(0), Form::number_or_pair},
-          {"saturation", Range::at_least(0), Form::number_or_pair},
-          {"hue", Range::closed(-0.5, 0.5), Form::number_or_pair}}},
-        {"rotation", {{"degrees", Range::closed(-180, 180), Form::number_or_pair}}},
-        {"resized_crop",
-         {{"scale", Range::positive_fraction(), Form::pair}, {"ratio", Range::above(0), Form::pair}, size}},
-    };
-  }();
-  return rules;
-}
-
-const AugmentRule& rule_of(const std::string& name) {
-  const auto& rules = augment_rules();
-  const auto it = std::find_if(rules.begin(), rules.end(), [&](const AugmentRule& r) { return r.name == name; });
-  check(it != rules.end(), "augment: unknown \"{}\"{}", name, did_you_mean(name, augment_names()));
-  return *it;
-}
-
-std::vector<double> read_augment_option(ConfigSection& section, const AugmentOption& option, const ConfigValue& v) {
-  using Form = AugmentOption::Form;
-  const bool whole = option.form == Form::whole || option.form == Form::whole_or_pair;
-  const bool listed = std::holds_alternative<ConfigArray>(v.data);
-  if (listed && (option.form == Form::number || option.form == Form::whole)) {
-    section.reject(option.name, "expected one number");
-  }
-  std::vector<double> values(1);
-  std::vector<int> wholes(1);
-  if (listed || option.form == Form::pair) {
-    whole ? section.read(option.name, wholes, option.range) : section.read(option.name, values, option.range);
-    if ((whole ? wholes.size() : values.size()) != 2) section.reject(option.name, "expected two numbers");
-  } else {
-    whole ? section.read(option.name, wholes[0], option.range) : section.read(option.name, values[0], option.range);
-  }
-  if (whole) values.assign(wholes.begin(), wholes.end());
-  if (!whole && values.size() == 2 && values[0] > values[1])
-    section.reject(option.name, "the smaller number comes first");
-  return values;
-}
 
 AugmentEntry read_augment_entry(const ConfigValue& element, std::size_t number) {
   ConfigValue table = element;
@@ -80,12 +20,18 @@ AugmentEntry read_augment_entry(const ConfigValue& element, std::size_t number) 
   AugmentEntry entry;
   section.read_choice("name", entry.name, augment_names());
   if (entry.name.empty()) section.reject("needs a name");
-  for (const AugmentOption& option : rule_of(entry.name).options) {
-    if (const ConfigValue* v = section.value(option.name)) {
-      entry.options.emplace(option.name, read_augment_option(section, option, *v));
-    }
+  for (const auto& [key, value] : table.table()) {
+    if (key == "name") continue;
+    std::vector<double> values(1);
+    const bool listed = std::holds_alternative<ConfigArray>(value.data);
+    listed ? section.read(key, values) : section.read(key, values[0]);
+    entry.options.emplace(key, std::move(values));
   }
-  section.finish();
+  try {
+    check_augment_step({entry.name, entry.options});
+  } catch (const AugmentError& e) {
+    section.reject(e.parameter, e.problem);
+  }
   return entry;
 }
 
@@ -95,6 +41,10 @@ void read_augment(ConfigSection& section, std::vector<AugmentEntry>& augment) {
   const auto* elements = std::get_if<ConfigArray>(&v->data);
   if (elements == nullptr) section.reject("augment", "expected a list of names or tables");
   augment.clear();
+  if (elements->size() > static_cast<std::size_t>(kernels::kMaxAugmentSteps)) {
+    section.reject("augment",
+                   fmt::format("{} steps, at most {} are possible", elements->size(), kernels::kMaxAugmentSteps));
+  }
   for (const ConfigValue& element : *elements) augment.push_back(read_augment_entry(element, augment.size() + 1));
 }
 
@@ -120,17 +70,17 @@ void read_normalize(ConfigSection& section, NormalizeConfig& normalize) {
   std::copy_n(preset.std, 3, normalize.std.begin());
 }
 
+// As people write it: 4, not 4.0.
+ConfigValue plain_number(double v) {
+  const bool whole = v == std::floor(v) && std::abs(v) < 1e15;
+  return whole ? config_value(static_cast<std::int64_t>(v)) : config_value(v);
+}
+
 }  // namespace
 
 double AugmentEntry::option(const std::string& key, double fallback, std::size_t index) const {
   const auto it = options.find(key);
   return it == options.end() ? fallback : it->second.at(index);
-}
-
-std::vector<std::string> augment_names() {
-  std::vector<std::string> names;
-  for (const AugmentRule& rule : augment_rules()) names.push_back(rule.name);
-  return names;
 }
 
 DataConfig read_data_config(ConfigSection section) {
@@ -142,6 +92,16 @@ DataConfig read_data_config(ConfigSection section) {
     section.reject("validation", "expected a fraction below 1 or a whole number of images");
   }
   section.read("train_files", c.train_files);
+  const KnownSet& set = known_set(c.dataset);
+  if (set.built_in()) {
+    section.unused("train_files", c.train_files, {}, section.layer("dataset"),
+                   fmt::format("{} is made by the program, without files", c.dataset));
+  }
+  try {
+    select_training_files(set, c.train_files);
+  } catch (const Error& e) {
+    section.reject("train_files", e.what());
+  }
   section.read("fraction", c.fraction, Range::positive_fraction());
   section.read("shuffle", c.shuffle);
   section.read("batch_size", c.batch_size, Range::at_least(1));
@@ -155,15 +115,10 @@ ConfigTable to_table(const DataConfig& c) {
   ConfigArray augment;
   for (const AugmentEntry& entry : c.augment) {
     ConfigTable table{{"name", config_value(entry.name)}};
-    for (const AugmentOption& option : rule_of(entry.name).options) {
-      const auto it = entry.options.find(option.name);
-      if (it == entry.options.end()) continue;
-      const bool whole = option.form == AugmentOption::Form::whole || option.form == AugmentOption::Form::whole_or_pair;
+    for (const auto& [key, values] : entry.options) {
       ConfigArray numbers;
-      for (const double v : it->second) {
-        numbers.push_back(whole ? config_value(static_cast<std::int64_t>(v)) : config_value(v));
-      }
-      table.emplace(option.name, numbers.size() == 1 ? numbers[0] : config_value(numbers));
+      for (const double v : values) numbers.push_back(plain_number(v));
+      table.emplace(key, numbers.size() == 1 ? numbers[0] : config_value(numbers));
     }
     augment.push_back(config_value(std::move(table)));
   }

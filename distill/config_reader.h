@@ -11,6 +11,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -26,6 +27,10 @@ struct ConfigValue {
   std::variant<bool, std::int64_t, double, std::string, ConfigArray, ConfigTable> data = false;
   std::string where;  // "teacher.cfg:12" or "--set optimizer.lr"
   int line = 0;       // 0 where there is none
+  // Of --set: the value as it was typed, which is what a key that wants a string takes: `--set name=42` is a name.
+  std::string typed;
+  // What lies on top of what: 0 is the file that was asked for, what it extends lies below, --set above.
+  int layer = 0;
 
   bool is_table() const { return std::holds_alternative<ConfigTable>(data); }
   const ConfigTable& table() const { return std::get<ConfigTable>(data); }
@@ -34,14 +39,23 @@ struct ConfigValue {
 
 // Reads `path`, beneath it what it extends (relative to the file; tables are merged key by key, everything else is
 // replaced), and on top each override "a.b=value". The value is TOML; what is not TOML counts as a plain string, so
-// that `--set model.arch=resnet20` needs no quotes. A number steps into a list: `--set loss.0.weight=2`.
+// that `--set model.arch=resnet20` needs no quotes; where a string is wanted, so does everything without quotes
+// (`--set name=1e3`). A number steps into a list: `--set loss.0.weight=2`.
 ConfigValue load_config_tree(const std::string& path, const std::vector<std::string>& overrides = {});
 
 // The same from text; `name` stands for the file in errors. `extends` is relative to the working directory.
 ConfigValue parse_config_tree(const std::string& text, const std::string& name);
 
+// The layer of a run's own record, the config.cfg beside its run.json: ConfigSection::unused() takes it as it is.
+constexpr int kRecordedLayer = std::numeric_limits<int>::min();
+// Moves a value and all within it up; a record stays one.
+void shift_layers(ConfigValue& value, int by);
+
 // The tree as TOML that reads back to the same values.
 std::string to_toml(const ConfigTable& table);
+
+// The value as it stands in errors; lists and tables by kind only.
+std::string text_of(const ConfigValue& value);
 
 // Puts `over` on top of `base`: tables are merged key by key, everything else is replaced.
 void merge_tables(ConfigTable& base, const ConfigTable& over);
@@ -108,6 +122,19 @@ class ConfigSection {
   // The value itself, for what fits none of the above; null where absent.
   const ConfigValue* value(const std::string& key);
 
+  // For a `field` that nothing reads because of what `cause` (the layer of another key) says. Where the key was written
+  // in the same place as that or above it, it is a mistake: Error "has no effect: <why>". One that was inherited, from
+  // a base by a file or from a file by --set, is taken back to `fallback`.
+  template <typename T>
+  void unused(const std::string& key, T& field, const std::type_identity_t<T>& fallback, int cause,
+              const std::string& why) {
+    if (field == fallback) return;
+    if (layer(key) != kRecordedLayer && layer(key) >= cause) reject(key, "has no effect: " + why);
+    field = fallback;
+  }
+  // Of the key's value; below all others where it is not given.
+  int layer(const std::string& key) const;
+
   // Throws Error "<place>: <section> <key> = <value>: <problem>".
   [[noreturn]] void reject(const std::string& key, const std::string& problem) const;
   // Throws Error "<place>: <section> <problem>" about the section as a whole.
@@ -120,6 +147,7 @@ class ConfigSection {
   void resolve(const std::string& key, ConfigValue value) { resolved_.insert_or_assign(key, std::move(value)); }
 
   const std::string& where() const { return value_.where; }
+  const ConfigValue& tree() const { return value_; }
 
  private:
   const ConfigValue* find(const std::string& key);

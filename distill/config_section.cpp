@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "distill/config_reader.h"
@@ -10,7 +11,19 @@
 namespace retort {
 namespace {
 
-// As it stands in errors; lists and tables by kind only.
+const char* kind_of(const ConfigValue& value) {
+  constexpr const char* kKinds[] = {"a boolean", "an integer", "a number", "a string", "a list", "a table"};
+  return kKinds[value.data.index()];
+}
+
+// The text of a value that should be a string; null where it is none.
+const std::string* string_in(const ConfigValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value.data)) return text;
+  return value.typed.empty() ? nullptr : &value.typed;
+}
+
+}  // namespace
+
 std::string text_of(const ConfigValue& value) {
   struct Visitor {
     std::string operator()(bool v) const { return v ? "true" : "false"; }
@@ -22,13 +35,6 @@ std::string text_of(const ConfigValue& value) {
   };
   return std::visit(Visitor{}, value.data);
 }
-
-const char* kind_of(const ConfigValue& value) {
-  constexpr const char* kKinds[] = {"a boolean", "an integer", "a number", "a string", "a list", "a table"};
-  return kKinds[value.data.index()];
-}
-
-}  // namespace
 
 bool Range::contains(double value) const {
   return (low_open ? value > low : value >= low) && (high_open ? value < high : value <= high);
@@ -63,8 +69,16 @@ const ConfigValue* ConfigSection::value(const std::string& key) {
   return find(key);
 }
 
+int ConfigSection::layer(const std::string& key) const {
+  const auto it = value_.table().find(key);
+  return it == value_.table().end() ? kRecordedLayer : it->second.layer;
+}
+
 void ConfigSection::wrong_type(const std::string& key, const ConfigValue& found, const char* expected) const {
-  fail("{}: {}{} = {}: expected {}, got {}", found.where, label(), key, text_of(found), expected, kind_of(found));
+  const bool plain = !found.is_table() && !std::holds_alternative<ConfigArray>(found.data);
+  const char* const hint = plain && std::string_view(expected).ends_with("string") ? "; put quotes around it" : "";
+  fail("{}: {}{} = {}: expected {}, got {}{}", found.where, label(), key, text_of(found), expected, kind_of(found),
+       hint);
 }
 
 void ConfigSection::read(const std::string& key, bool& field) {
@@ -78,7 +92,7 @@ void ConfigSection::read(const std::string& key, bool& field) {
 
 void ConfigSection::read(const std::string& key, std::string& field) {
   if (const ConfigValue* v = find(key)) {
-    const auto* text = std::get_if<std::string>(&v->data);
+    const std::string* const text = string_in(*v);
     if (text == nullptr) wrong_type(key, *v, "a string");
     field = *text;
   }

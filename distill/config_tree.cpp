@@ -83,8 +83,11 @@ ConfigValue load(const fs::path& path, const std::string& asked_by, std::vector<
   const fs::path canonical = fs::canonical(path);
   check(std::find(chain.begin(), chain.end(), canonical) == chain.end(), "{}: extends itself, by way of {} file(s){}",
         path.string(), chain.size(), asked_by);
+  ConfigValue tree = parse(text, path.string());
+  const bool record = path.filename() == "config.cfg" && fs::exists(path.parent_path() / "run.json");
+  shift_layers(tree, record ? kRecordedLayer : -static_cast<int>(chain.size()));
   chain.push_back(canonical);
-  return resolve_extends(parse(text, path.string()), path.parent_path(), chain);
+  return resolve_extends(std::move(tree), path.parent_path(), chain);
 }
 
 ConfigValue resolve_extends(ConfigValue tree, const fs::path& folder, std::vector<fs::path>& chain) {
@@ -115,6 +118,8 @@ ConfigValue parse_override_value(const std::string& text, const std::string& whe
   word.where = where;
   return word;
 }
+
+constexpr int kOverrideLayer = 1;
 
 std::optional<std::size_t> index_of(const std::string& text) {
   std::size_t index = 0;
@@ -147,12 +152,15 @@ void apply_override(ConfigValue& tree, const std::string& assignment) {
       if (fresh) {
         node->data = ConfigTable{};
         node->where = where;
+        node->layer = kOverrideLayer;
       }
     }
     if (dot == std::string::npos) break;
     begin = dot + 1;
   }
   *node = parse_override_value(assignment.substr(equals + 1), where);
+  node->typed = assignment.substr(equals + 1);
+  shift_layers(*node, kOverrideLayer);
 }
 
 toml::array to_toml_array(const ConfigArray& values);
@@ -189,12 +197,22 @@ toml::table to_toml_table(const ConfigTable& values) {
 
 }  // namespace
 
+void shift_layers(ConfigValue& value, int by) {
+  if (value.layer != kRecordedLayer) value.layer += by;
+  if (value.is_table()) {
+    for (auto& [key, child] : value.table()) shift_layers(child, by);
+  } else if (auto* const elements = std::get_if<ConfigArray>(&value.data)) {
+    for (ConfigValue& element : *elements) shift_layers(element, by);
+  }
+}
+
 void merge_tables(ConfigTable& base, const ConfigTable& over) {
   for (const auto& [key, value] : over) {
     const auto it = base.find(key);
     if (it != base.end() && it->second.is_table() && value.is_table()) {
       it->second.where = value.where;
       it->second.line = value.line;
+      it->second.layer = value.layer;
       merge_tables(it->second.table(), value.table());
     } else {
       base.insert_or_assign(key, value);

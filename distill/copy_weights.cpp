@@ -29,11 +29,10 @@ std::optional<BlockName> parse_block(const std::string& name) {
 
 void drop(WeightFile& file, const std::string& dropped) {
   const std::optional<BlockName> target = parse_block(dropped);
-  check(target && target->rest.empty(), "drop_blocks: {} is no block; expected a name such as \"layer1.1\"",
-        in_quotes(dropped));
+  check(target && target->rest.empty(), "{} is no block; expected a name such as \"layer1.1\"", in_quotes(dropped));
   const std::size_t before = file.arrays.size();
   std::erase_if(file.arrays, [&](const NamedArray& a) { return a.name.starts_with(dropped + "."); });
-  check(file.arrays.size() < before, "drop_blocks: {} has no block {}", file.path, in_quotes(dropped));
+  check(file.arrays.size() < before, "{} has no block {}", file.path, in_quotes(dropped));
   for (NamedArray& array : file.arrays) {
     const std::optional<BlockName> block = parse_block(array.name);
     if (!block || block->stage != target->stage || block->number < target->number) continue;

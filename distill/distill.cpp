@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "distill/distill_objective.h"
+#include "distill/memory_need.h"
 #include "distill/report.h"
 #include "engine/atomic_file.h"
 
@@ -147,7 +148,7 @@ class Report {
     const StudentConfig& student = config_.students[0];
     const std::optional<Baseline> found = find_baseline(student, config_.baseline);
     if (!found) return std::nullopt;
-    const std::unique_ptr<Model> model = make_network(student.train, session_);
+    const std::unique_ptr<Model> model = make_network(student.train, session_, NetworkUse::evaluation);
     load_weights(*model, found->checkpoint);
     const Metrics m = evaluate(*model, session_.test_data, session_.test, options_);
     return ReportRow{"baseline " + found->path,
@@ -170,8 +171,9 @@ class Report {
 }  // namespace
 
 TrainSummary distill(const DistillConfig& config, const TrainerOptions& options) {
-  const RunStream stream(resolve_device(config.run.device));
+  const RunStream stream(resolve_device(config.run));
   const Session session = make_session(config.run);
+  for (const StudentConfig& student : config.students) check_memory(student.train, session);
   Teachers teachers(config.teachers, config.combine, config.run, session);
   std::vector<std::string> reports;
   std::vector<Learner> learners = make_learners(config, teachers, session, reports);

@@ -7,6 +7,8 @@
 #include <limits>
 #include <set>
 
+#include "models/model.h"
+
 namespace retort {
 namespace {
 
@@ -17,9 +19,15 @@ TeacherConfig read_teacher(ConfigSection& section) {
   if (c.path.empty()) section.reject("needs a path: a run (runs/NAME), a version of it or a .safetensors file");
   if (section.has("precision")) section.read_choice("precision", c.precision, {"f64", "f32", "tf32", "bf16"});
   section.read("fold", c.fold);
-  for (const auto& [key, field] : {std::pair{"arch", &c.arch}, {"stem", &c.stem}, {"shortcut", &c.shortcut}}) {
-    if (section.has(key)) section.read(key, *field);
-  }
+  const bool onnx = std::filesystem::path(c.path).extension() == ".onnx";
+  const auto read_unsaid = [&](const char* key, std::string& field, const std::vector<std::string>& choices) {
+    if (!section.has(key)) return;
+    section.read_choice(key, field, choices);
+    if (onnx) section.reject(key, "has no effect: an ONNX file holds the whole network");
+  };
+  read_unsaid("arch", c.arch, architecture_names());
+  read_unsaid("stem", c.stem, {"cifar", "imagenet"});
+  read_unsaid("shortcut", c.shortcut, {"projection", "pad"});
   section.finish();
   return c;
 }
@@ -60,13 +68,15 @@ const std::vector<std::string>& student_tables() {
   return tables;
 }
 
-// The config that a student would have alone: the top level, with the block's tables on top.
+constexpr int kBlockLayers = 1000;  // more than there are files and --set
+
+// The config that a student would have alone: the top level, with the block's tables on top, as if by another file.
 ConfigValue student_tree(const ConfigValue& tree, ConfigSection& block) {
   ConfigValue own = tree;
   for (const char* key : {"teacher", "student", "distill", "name", "seed"}) own.table().erase(key);
   ConfigTable over;
   for (const std::string& key : student_tables()) {
-    if (const ConfigValue* value = block.value(key)) over[key] = *value;
+    if (const ConfigValue* value = block.value(key)) shift_layers(over[key] = *value, kBlockLayers);
   }
   merge_tables(own.table(), over);
   return own;
@@ -105,10 +115,7 @@ void read_students(ConfigSection& top, const ConfigValue& tree, DistillConfig& c
     block.read("group", group);
     block.read("runs", runs, Range::closed(1, 1000));
     block.read("seeds", seeds, Range::at_least(0));
-    const bool usable = !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](char c) {
-      return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
-    });
-    if (!usable) block.reject("name", "names a folder: expected letters, digits, '-', '_' and '.'");
+    if (!is_run_name(name)) block.reject("name", kRunNameRule);
     if (block.has("runs") && !seeds.empty()) block.reject("runs", "and seeds say the same thing; give one of them");
     if (seeds.empty()) {
       const auto first = static_cast<std::int64_t>(config.run.seed);
@@ -127,6 +134,24 @@ void read_students(ConfigSection& top, const ConfigValue& tree, DistillConfig& c
   }
 }
 
+void refuse_unused_losses(ConfigSection& top) {
+  std::vector<ConfigSection> students = top.sections("student"), losses = top.sections("loss");
+  const bool own = std::all_of(students.begin(), students.end(), [](ConfigSection& s) { return s.has("loss"); });
+  const int layer = top.layer("loss");
+  if (!own || losses.empty() || layer == kRecordedLayer || layer < top.layer("student")) return;
+  losses.front().reject("has no effect: every [[student]] has [[loss]] blocks of its own");
+}
+
+void refuse_unused_smoothing(ConfigSection& top, DistillConfig& config) {
+  for (const StudentConfig& student : config.students) {
+    for (const LossConfig& loss : student.losses) {
+      if (loss.type == "cross_entropy") return;
+    }
+  }
+  top.section("train").unused("label_smoothing", config.run.train.label_smoothing, 0,
+                              std::max(top.layer("loss"), top.layer("student")), "no [[loss]] is a cross_entropy");
+}
+
 }  // namespace
 
 DistillConfig distill_config_of(const ConfigValue& tree, const std::string& default_name) {
@@ -142,15 +167,20 @@ DistillConfig distill_config_of(const ConfigValue& tree, const std::string& defa
   ConfigSection distill = top.section("distill");
   std::string combine = "mean_softmax";
   distill.read_choice("combine", combine, combine_names());
+  if (config.teachers.size() < 2) {
+    distill.unused("combine", combine, "mean_softmax", top.layer("teacher"), "there are no two teachers to combine");
+    distill.resolve("combine", config_value(combine));
+  }
   config.combine = combine_of(combine);
   distill.read("baseline", config.baseline);
   distill.read("gradient_norms_every", config.gradient_norms_every, Range::at_least(0));
   distill.read("teacher_tolerance", config.teacher_tolerance, Range::closed(0, 1));
   distill.finish();
 
-  ConfigTable resolved = to_table(config.run);
+  ConfigTable resolved;
   if (top.has("student")) {
     ConfigArray students;
+    refuse_unused_losses(top);
     read_losses(top, config);  // those that all students share by default are checked even where each has its own
     read_students(top, tree, config, students);
     resolved["student"] = config_value(std::move(students));
@@ -158,12 +188,14 @@ DistillConfig distill_config_of(const ConfigValue& tree, const std::string& defa
     StudentConfig only;
     only.train = config.run;
     Losses losses = read_losses(top, config);
-    if (losses.losses.empty()) top.reject("has no [[loss]] block; ./train is for training without one");
+    if (losses.losses.empty()) top.reject("has no [[loss]] block; to train without a teacher: ./train " + tree.where);
     only.losses = std::move(losses.losses);
     resolved["loss"] = config_value(std::move(losses.resolved));
     config.students.push_back(std::move(only));
   }
   top.finish();
+  refuse_unused_smoothing(top, config);
+  resolved.merge(to_table(config.run));
   resolved["teacher"] = config_value(std::move(teachers));
   resolved["distill"] = config_value(distill.resolved());
   config.resolved = to_toml(resolved);
@@ -171,7 +203,10 @@ DistillConfig distill_config_of(const ConfigValue& tree, const std::string& defa
 }
 
 DistillConfig load_distill_config(const std::string& path, const std::vector<std::string>& overrides) {
-  return distill_config_of(load_config_tree(path, overrides), std::filesystem::path(path).stem().string());
+  const NamedTree named = load_named_tree(path, overrides);
+  DistillConfig config = distill_config_of(named.tree, named.name);
+  config.run.origin.note = named.note;
+  return config;
 }
 
 }  // namespace retort

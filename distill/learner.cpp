@@ -14,13 +14,13 @@ namespace {
 // N of "teacher:N", 1 of "teacher", 0 of anything else.
 std::size_t teacher_number(const std::string& init, std::size_t count) {
   if (init != "teacher" && !init.starts_with("teacher:")) return 0;
-  check(count > 0, "[model] init = {}: there is no teacher to copy from", in_quotes(init));
+  check(count > 0, "there is no teacher to copy from");
   std::size_t number = 1;
   if (init != "teacher") {
     const char* const end = init.data() + init.size();
     const auto parsed = std::from_chars(init.data() + 8, end, number);
     const bool valid = parsed.ec == std::errc() && parsed.ptr == end && number >= 1 && number <= count;
-    check(valid, "[model] init = {}: expected teacher:1 to teacher:{}", in_quotes(init), count);
+    check(valid, "expected teacher:1 to teacher:{}", count);
   }
   return number;
 }
@@ -33,11 +33,11 @@ void freeze(Model& model, const std::vector<std::string>& prefixes) {
       any = any || matches;
       return matches;
     });
-    check(any, "[model] freeze: no parameter of {} begins with {}", model.spec().arch, in_quotes(prefix));
+    check(any, "no parameter of {} begins with {}", model.spec().arch, in_quotes(prefix));
   }
   const auto& all = model.parameters().parameters();
-  check(std::any_of(all.begin(), all.end(), [](const auto& p) { return !p->frozen; }),
-        "[model] freeze: leaves nothing of {} to train", model.spec().arch);
+  check(std::any_of(all.begin(), all.end(), [](const auto& p) { return !p->frozen; }), "leaves nothing of {} to train",
+        model.spec().arch);
 }
 
 }  // namespace
@@ -54,13 +54,16 @@ std::int64_t total_steps(const TrainConfig& config, const Session& session) {
 std::string initialize_network(Model& model, const TrainConfig& config, const std::vector<std::string>& teacher_files) {
   const ModelConfig& c = config.model;
   std::string report;
-  if (const std::size_t teacher = teacher_number(c.init, teacher_files.size()); teacher > 0) {
-    report = copy_weights(model, teacher_files[teacher - 1], c.drop_blocks);
+  const std::size_t teacher =
+      config.origin.about("model.init", [&] { return teacher_number(c.init, teacher_files.size()); });
+  if (teacher > 0) {
+    const char* const key = c.drop_blocks.empty() ? "model.init" : "model.drop_blocks";
+    report = config.origin.about(key, [&] { return copy_weights(model, teacher_files[teacher - 1], c.drop_blocks); });
   } else if (!c.init.empty()) {
-    load_weights(model, c.init, c.init_skip);
+    config.origin.about("model.init", [&] { load_weights(model, c.init, c.init_skip); });
     report = "weights from " + c.init;
   }
-  freeze(model, c.freeze);
+  config.origin.about("model.freeze", [&] { freeze(model, c.freeze); });
   return report;
 }
 

@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <numeric>
 
 #include "data/augment_config.h"
+#include "data/catalog.h"
 #include "data/dataset.h"
 #include "data/split.h"
 #include "distill/classifier.h"
 #include "distill/console.h"
+#include "distill/memory_need.h"
 #include "engine/project_folder.h"
 #include "engine/safetensors.h"
 
@@ -24,10 +27,37 @@ Normalization normalization_of(const TrainConfig& config) {
 
 kernels::AugmentParams augment_params(const TrainConfig& config, const ImageSet& images, bool training) {
   std::vector<AugmentStepConfig> steps;
+  const auto params = [&] {
+    return make_augment_params(steps, normalization_of(config), config.seed, {images.height, images.width});
+  };
   if (training) {
-    for (const AugmentEntry& entry : config.data.augment) steps.push_back({entry.name, entry.options});
+    for (const AugmentEntry& entry : config.data.augment) {
+      const std::string key = fmt::format("data.augment.{}", steps.size());
+      steps.push_back({entry.name, entry.options});
+      config.origin.about(key, params);  // the first that does not fit is to blame
+    }
   }
-  return make_augment_params(steps, normalization_of(config), config.seed, {images.height, images.width});
+  return params();
+}
+
+// Training and validation images, and the part of the former that is learned from.
+void split_images(const TrainConfig& config, const Dataset& dataset, Session& session) {
+  if (config.data.validation > 0) {
+    Split split = config.origin.about("data.validation", [&] {
+      return split_train_validation(dataset.train.labels, config.data.validation, config.seed);
+    });
+    session.train = std::move(split.train);
+    session.validation = std::move(split.validation);
+  } else {
+    session.train.resize(static_cast<std::size_t>(dataset.train.count));
+    std::iota(session.train.begin(), session.train.end(), 0);
+  }
+  if (session.validation.empty() && config.train.early_stop_patience > 0) {
+    config.origin.reject("train.early_stop_patience", kNothingValidated);
+  }
+  if (config.data.fraction < 1) {
+    session.train = take_fraction(session.train, dataset.train.labels, config.data.fraction, config.seed);
+  }
 }
 
 }  // namespace
@@ -45,6 +75,10 @@ Device resolve_device(const std::string& name) {
   }
   kernels::backend(device);  // says why where there is none
   return device;
+}
+
+Device resolve_device(const TrainConfig& config) {
+  return config.origin.about("device", [&] { return resolve_device(config.device); });
 }
 
 Arithmetic arithmetic_of(const std::string& precision) {
@@ -78,13 +112,15 @@ std::map<std::string, std::string> checkpoint_metadata(const Model& model, const
 }
 
 void evaluate_weights(const TrainConfig& config, const std::string& logits_path) {
-  check(!config.model.init.empty(), "evaluate-only: [model] init names the weights to evaluate; it is not set");
+  if (config.model.init.empty()) {
+    config.origin.reject("model.init", "names the weights that --evaluate-only evaluates; it is not set");
+  }
   const Session session = make_session(config);
   Console console;
   console.print("{}: {} on the {} test images of {}, {}, {}", config.name, config.model.arch,
                 counted(session.test_data.count()), config.data.dataset, config.precision,
                 kernels::backend(session.device).description());
-  const std::unique_ptr<Model> model = make_network(config, session);
+  const std::unique_ptr<Model> model = make_network(config, session, NetworkUse::evaluation);
   load_weights(*model, config.model.init);
   console.print("weights from {}", config.model.init);
   std::vector<float> logits;
@@ -108,46 +144,46 @@ void load_weights(Model& model, const std::string& file, const std::vector<std::
 
 Session make_session(const TrainConfig& config) {
   Session session;
-  session.device = resolve_device(config.device);
+  session.device = resolve_device(config);
   session.arithmetic = arithmetic_of(config);
 
-  const Dataset dataset = load_dataset(config.data.dataset, in_project(config.data.root), config.data.train_files);
+  const std::string root = in_project(config.data.root);
+  if (!root.empty() && !known_set(config.data.dataset).built_in() && !std::filesystem::is_directory(root)) {
+    config.origin.reject("data.root", fmt::format("no such folder; fetch the set into it with ./dataset {} --root {}",
+                                                  config.data.dataset, root));
+  }
+  const Dataset dataset = load_dataset(config.data.dataset, root, config.data.train_files);
   session.class_names = dataset.class_names;
-  if (config.data.validation > 0) {
-    Split split = split_train_validation(dataset.train.labels, config.data.validation, config.seed);
-    session.train = std::move(split.train);
-    session.validation = std::move(split.validation);
-  } else {
-    session.train.resize(static_cast<std::size_t>(dataset.train.count));
-    std::iota(session.train.begin(), session.train.end(), 0);
+  session.classes = config.model.classes > 0 ? config.model.classes : dataset.class_count();
+  if (session.classes < dataset.class_count()) {
+    config.origin.reject("model.classes", fmt::format("{} has {} classes", config.data.dataset, dataset.class_count()));
   }
-  if (config.data.fraction < 1) {
-    session.train = take_fraction(session.train, dataset.train.labels, config.data.fraction, config.seed);
-  }
+  session.augment = augment_params(config, dataset.train, true);
+  session.preprocessing = augment_params(config, dataset.train, false);
+  split_images(config, dataset, session);
   session.test.resize(static_cast<std::size_t>(dataset.test.count));
   std::iota(session.test.begin(), session.test.end(), 0);
   session.train_data = DeviceData::upload(dataset.train, session.device);
   session.test_data = DeviceData::upload(dataset.test, session.device);
-  session.augment = augment_params(config, dataset.train, true);
-  session.preprocessing = augment_params(config, dataset.train, false);
-
   const kernels::ImageSize size = kernels::augmented_size(session.augment, {dataset.train.height, dataset.train.width});
   session.height = size.height;
   session.width = size.width;
-  session.classes = config.model.classes > 0 ? config.model.classes : dataset.class_count();
-  check(session.classes >= dataset.class_count(), "[model] classes = {}: {} has {} classes", session.classes,
-        config.data.dataset, dataset.class_count());
   return session;
 }
 
-std::unique_ptr<Model> make_network(const TrainConfig& config, const Session& session) {
+ModelSpec model_spec(const TrainConfig& config, const Session& session) {
   ModelSpec spec;
   spec.arch = config.model.arch;
   spec.classes = session.classes;
   spec.stem = config.model.stem;
   spec.shortcut = config.model.shortcut;
   spec.zero_init_residual = config.model.zero_init_residual;
-  std::unique_ptr<Model> model = make_model(spec);
+  return spec;
+}
+
+std::unique_ptr<Model> make_network(const TrainConfig& config, const Session& session, NetworkUse use) {
+  check_memory(config, session, use);
+  std::unique_ptr<Model> model = make_model(model_spec(config, session));
   model->parameters().materialize(session.device, session.arithmetic.dtype, config.seed);
   return model;
 }

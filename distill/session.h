@@ -17,6 +17,7 @@ namespace retort {
 
 // "auto" is the first CUDA device where there is one, else the CPU. Throws Error where a named device is not there.
 Device resolve_device(const std::string& name);
+Device resolve_device(const TrainConfig& config);  // the same, with the place of `device` in errors
 
 // The type of activations and the arithmetic that `precision` and `strict_math` stand for.
 struct Arithmetic {
@@ -42,11 +43,18 @@ struct Session {
   EvaluateOptions evaluate_options() const;
 };
 
-// Loads, splits and uploads the data.
+// Loads, splits and uploads the data. What the images show to be impossible in the config is an Error that begins with
+// the place of the key, before anything is uploaded.
 Session make_session(const TrainConfig& config);
 
-// Builds the network of [model] on the session's device and fills it at random.
-std::unique_ptr<Model> make_network(const TrainConfig& config, const Session& session);
+// What [model] says of a network for these images.
+ModelSpec model_spec(const TrainConfig& config, const Session& session);
+
+// Builds the network of [model] on the session's device and fills it at random. Throws Error, before anything is
+// allocated, where the device has not got the memory that it takes: see distill/memory_need.h.
+enum class NetworkUse : std::uint8_t { training, evaluation };
+std::unique_ptr<Model> make_network(const TrainConfig& config, const Session& session,
+                                    NetworkUse use = NetworkUse::training);
 
 // Loads model.init, evaluates it on the test images and prints the result; nothing is trained and no run is made. With
 // `logits_path`, writes the logits, f32 [images, classes] in file order, as the safetensors array "logits".

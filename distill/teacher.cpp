@@ -133,7 +133,14 @@ Teachers::Teachers(const std::vector<TeacherConfig>& configs, Combine combine, c
       seed_(run.seed),
       device_(session.device),
       stream_(kernels::backend(session.device).create_stream()) {
-  for (const TeacherConfig& config : configs) teachers_.emplace_back(config, run, session);
+  for (const TeacherConfig& config : configs) {
+    try {
+      teachers_.emplace_back(config, run, session);
+    } catch (const Error& e) {
+      const std::string text = e.what();
+      fail("{}{}", text.starts_with(config.where) ? "" : config.where + ": ", text);
+    }
+  }
 }
 
 Teachers::~Teachers() {

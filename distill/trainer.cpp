@@ -133,6 +133,7 @@ void Trainer::start() {
     run_.update({{"started", fmt::format("{:%F %H:%M}", fmt::localtime(std::time(nullptr)))}});
   }
   run_.write_config(job_.resolved_config);  // of a resumed run too: it may go on with more epochs
+  if (!config_.origin.note.empty()) console_.print("{}", config_.origin.note);
   announce();
 }
 
@@ -381,7 +382,7 @@ TrainSummary run_training(const TrainingJob& job, RunDirectory& run, Console& co
 }
 
 TrainSummary train(const TrainConfig& config, const TrainerOptions& options) {
-  const RunStream stream(resolve_device(config.device));
+  const RunStream stream(resolve_device(config));
   const Session session = make_session(config);
   std::unique_ptr<Model> model = make_network(config, session);
   const std::string report = initialize_network(*model, config);

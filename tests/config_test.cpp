@@ -64,7 +64,7 @@ augment = ["flip", {name = "crop", padding = 4, size = [28, 24]}, {name = "color
            {name = "rotation", degrees = 10}, {name = "resized_crop", scale = [0.8, 1], ratio = [0.9, 1.1]}]
 normalize = {mean = [0.1, 0.2, 0.3], std = [0.25, 0.5, 1]}
 [model]
-arch = "resnet20"
+arch = "resnet34"
 stem = "imagenet"
 shortcut = "pad"
 classes = 10
@@ -77,18 +77,11 @@ momentum = 0.8
 nesterov = true
 weight_decay = 2e-5
 decay = "all"
-beta1 = 0.8
-beta2 = 0.9
-epsilon = 1e-300
 [schedule]
 type = "milestones"
 warmup_epochs = 2.5
-step_epochs = 7
 gamma = 0.2
 milestones = [60, 120]
-t_0 = 9
-t_mult = 2
-min_lr = 1e-5
 [train]
 epochs = 600
 max_steps = 3000000000
@@ -100,6 +93,21 @@ evaluate_test = false
 [output]
 root = "elsewhere"
 )";
+
+// What has no meaning beside that.
+constexpr const char* kAdamWithRestarts = R"(
+[optimizer]
+type = "adam"
+beta1 = 0.8
+beta2 = 0.9
+epsilon = 1e-300
+[schedule]
+type = "cosine_restarts"
+t_0 = 9
+t_mult = 2
+min_lr = 1e-5
+)";
+constexpr const char* kSteps = "[schedule]\ntype = 'step'\nstep_epochs = 7";
 
 TEST(Config, ReadsEveryKey) {
   const TrainConfig c = read(kEverything);
@@ -121,11 +129,18 @@ TEST(Config, ReadsEveryKey) {
   EXPECT_EQ(c.data.augment[4].option("ratio", 0, 1), 1.1);
   EXPECT_EQ(c.data.normalize.preset, "");
   EXPECT_EQ(c.data.normalize.std[0], 0.25);
-  EXPECT_EQ(c.model.arch, "resnet20");
+  EXPECT_EQ(c.model.arch, "resnet34");
   EXPECT_EQ(c.model.shortcut, "pad");
   EXPECT_TRUE(c.model.zero_init_residual);
   EXPECT_EQ(c.optimizer.lr, 0.30000000000000004);
-  EXPECT_EQ(c.optimizer.epsilon, 1e-300);
+  const TrainConfig adam = read(kAdamWithRestarts);
+  EXPECT_EQ(adam.optimizer.beta1, 0.8);
+  EXPECT_EQ(adam.optimizer.beta2, 0.9);
+  EXPECT_EQ(adam.optimizer.epsilon, 1e-300);
+  EXPECT_EQ(adam.schedule.t_0, 9);
+  EXPECT_EQ(adam.schedule.t_mult, 2);
+  EXPECT_EQ(adam.schedule.min_lr, 1e-5);
+  EXPECT_EQ(read(kSteps).schedule.step_epochs, 7);
   EXPECT_EQ(c.schedule.milestones, (std::vector<int>{60, 120}));
   EXPECT_EQ(c.schedule.warmup_epochs, 2.5);
   EXPECT_EQ(c.train.max_steps, 3000000000);
@@ -134,7 +149,8 @@ TEST(Config, ReadsEveryKey) {
 }
 
 TEST(Config, WrittenBackItReadsTheSame) {
-  for (const std::string text : {"", kEverything, "[optimizer]\nlr = 0.1\n[data]\nnormalize = 'none'"}) {
+  for (const std::string text :
+       {"", kEverything, kAdamWithRestarts, kSteps, "[optimizer]\nlr = 0.1\n[data]\nnormalize = 'none'"}) {
     const TrainConfig c = read(text);
     const TrainConfig again = train_config_of(parse_config_tree(to_toml(c), "resolved"), "another");
     EXPECT_EQ(c, again) << to_toml(c);
@@ -286,13 +302,14 @@ TEST(Config, OverridesComeLast) {
   const std::string path = folder.write("a.cfg", "[optimizer]\nlr = 0.5\n[data]\naugment = ['flip']\n");
   const TrainConfig c = load_train_config(
       path, {"optimizer.lr=0.1", "train.epochs=5", "model.arch=resnet20", "data.augment=[]", "name=\"quoted\"",
-             "data.train_files=[\"a b\", 'c']", "data.normalize={mean=[0,0,0],std=[1,1,1]}", "train.epochs=6"});
+             "data.dataset=cifar10", "data.train_files=[\"data_batch_1.bin\", 'data_batch_2.bin']",
+             "data.normalize={mean=[0,0,0],std=[1,1,1]}", "train.epochs=6"});
   EXPECT_EQ(c.optimizer.lr, 0.1);
   EXPECT_EQ(c.train.epochs, 6);
   EXPECT_EQ(c.model.arch, "resnet20");
   EXPECT_TRUE(c.data.augment.empty());
   EXPECT_EQ(c.name, "quoted");
-  EXPECT_EQ(c.data.train_files, (std::vector<std::string>{"a b", "c"}));
+  EXPECT_EQ(c.data.train_files, (std::vector<std::string>{"data_batch_1.bin", "data_batch_2.bin"}));
 
   const auto with = [&](const std::string& assignment) {
     return error_of([&] { load_train_config(path, {assignment}); });
@@ -333,8 +350,8 @@ TEST(Config, OtherProgramsReadTheirOwnBlocksTheSameWay) {
 
 TEST(Config, StudentsTakeSeedsOfAnySize) {
   const auto read = [](const std::string& seed, const std::string& student) {
-    const std::string text = "seed = " + seed + "\n[[student]]\nname = \"s\"\n" + student +
-                             "\n[[student.loss]]\ntype = \"cross_entropy\"\n";
+    const std::string text =
+        "seed = " + seed + "\n[[student]]\nname = \"s\"\n" + student + "\n[[student.loss]]\ntype = \"cross_entropy\"\n";
     return distill_config_of(parse_config_tree(text, "d.cfg"), "d");
   };
   const DistillConfig counted = read("4294967297", "runs = 2");

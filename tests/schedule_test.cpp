@@ -135,11 +135,12 @@ TEST(Schedule, ComesFromTheConfig) {
   EXPECT_EQ(o.t_mult, 2);
   EXPECT_EQ(o.min_lr, 1e-5);
   EXPECT_EQ(o.warmup_epochs, 1.5);
-  for (const auto& [name, type] : std::vector<std::pair<std::string, Type>>{{"constant", Type::constant},
-                                                                            {"cosine", Type::cosine},
-                                                                            {"step", Type::step},
-                                                                            {"milestones", Type::milestones}}) {
-    const auto text = "[schedule]\nstep_epochs = 3\nmilestones = [1]\ntype = '" + name + "'";
+  for (const auto& [rest, type] :
+       std::vector<std::pair<std::string, Type>>{{"'constant'", Type::constant},
+                                                 {"'cosine'", Type::cosine},
+                                                 {"'step'\nstep_epochs = 3", Type::step},
+                                                 {"'milestones'\nmilestones = [1]", Type::milestones}}) {
+    const auto text = "[schedule]\ntype = " + rest;
     EXPECT_EQ(schedule_options(train_config_of(parse_config_tree(text, "t"), "t")).type, type);
   }
 }
