@@ -19,7 +19,10 @@ class BatchOfOne : public ::testing::Test {
     std::vector<Learner> made;
     for (const std::string& name : names) {
       TrainConfig own = config;
-      if (name.ends_with("small")) own.model.stem = "cifar";
+      if (name.ends_with("small")) {
+        own.model.arch = "resnet8";
+        own.model.stem = "cifar";
+      }
       std::unique_ptr<Model> model = make_network(own, session);
       auto objective = std::make_unique<CrossEntropyObjective>(*model, 0);
       made.emplace_back(name, name, own, std::move(model), std::move(objective), session);
@@ -30,7 +33,7 @@ class BatchOfOne : public ::testing::Test {
   static TrainConfig config(int batch_size, const std::string& stem) {
     TrainConfig c;
     c.data.batch_size = batch_size;
-    c.model.arch = "resnet8";
+    c.model.arch = stem == "cifar" ? "resnet8" : "resnet10";
     c.model.stem = stem;
     return c;
   }
@@ -53,13 +56,13 @@ TEST_F(BatchOfOne, IsRefusedBeforeTheFirstStepWhereTheNetworkEndsAtOnePixel) {
   const Session session = test::tiny_session(29, 12);
   EXPECT_THAT(refusal(config(16, "imagenet"), session),
               AllOf(HasSubstr("[data] batch_size = 16: 17 training images leave a last batch of one"),
-                    HasSubstr("resnet8 cannot be trained"), HasSubstr("such as 15")));
+                    HasSubstr("resnet10 cannot be trained"), HasSubstr("such as 15")));
   EXPECT_THAT(refusal(config(4, "imagenet"), session), HasSubstr("such as 3"));
   EXPECT_THAT(refusal(config(2, "imagenet"), session), HasSubstr("such as 3"));
   EXPECT_THAT(refusal(config(1, "imagenet"), session), AllOf(HasSubstr("every batch has one"), HasSubstr("such as 3")));
   EXPECT_THAT(refusal(config(8, "imagenet"), test::tiny_session(13, 12)), HasSubstr("there is one training image"));
   // Only the student that cannot is named.
-  EXPECT_THAT(refusal(config(8, "imagenet"), session, {"small", "large"}), HasSubstr("the student large (resnet8)"));
+  EXPECT_THAT(refusal(config(8, "imagenet"), session, {"small", "large"}), HasSubstr("the student large (resnet10)"));
 }
 
 TEST_F(BatchOfOne, IsFineElsewhere) {

@@ -29,22 +29,24 @@ void set_first(const Tensor& tensor, float value) {
 
 class NotFinite : public test::ProgramTest {
  protected:
-  // What the run of two epochs says where `touch` has had the network at question `when` whether to stop: 1 to 3 behind
-  // the steps of the first epoch, 4 in its validation, 5 to 8 of the second alike, 9 and 10 in the tests.
-  std::string failure(int when, const std::function<void(Learner&)>& touch) {
+  // What the run of two epochs of three steps says where `touch` has had the network behind step `step`, or with `tested`
+  // behind its epoch's end.
+  std::string failure(int step, const std::function<void(Learner&)>& touch, bool tested = false) {
     fs::remove_all(folder_ / "run");
     TinyTraining training(home_.path(), "[train]\nepochs = 2\n");
-    int asked = 0;
+    bool touched = false;
     std::string before;
     training.stop_requested = [&] {
-      if (++asked == when) {
+      Learner& learner = training.learners->at(0);
+      if (!touched && learner.optimizer->steps() == step && (learner.state.samples == 0) == tested) {
+        touched = true;
         before = files(training);
-        touch(training.learners->at(0));
+        touch(learner);
       }
       return false;
     };
     const std::string error = error_of([&] { training.run("run"); });
-    EXPECT_GE(asked, when);
+    EXPECT_TRUE(touched);
     EXPECT_TRUE(before == files(training)) << "a file has been replaced";
     EXPECT_EQ(training.info("run")["state"], "failed");
     EXPECT_EQ(training.info("run")["error"], error);
@@ -61,11 +63,9 @@ class NotFinite : public test::ProgramTest {
   }
 };
 
-constexpr int kFirstEpoch = 3 + 1;  // its steps and its validation
-
 TEST_F(NotFinite, WeightsOfTheLastStepAreNotSaved) {
   EXPECT_THAT(
-      failure(kFirstEpoch + 3, [](Learner& l) { set_first(l.model->parameters().parameters()[3]->value, kNan); }),
+      failure(6, [](Learner& l) { set_first(l.model->parameters().parameters()[3]->value, kNan); }),
       AllOf(HasSubstr("after step 6 the parameter "), HasSubstr("not saved"), HasSubstr("checkpoints are kept")));
 }
 
@@ -75,9 +75,8 @@ TEST_F(NotFinite, StatisticsOfTheLastStepAreNotSaved) {
 }
 
 TEST_F(NotFinite, StepsNameTheTensor) {
-  EXPECT_THAT(
-      failure(kFirstEpoch + 1, [](Learner& l) { set_first(l.model->parameters().parameters()[0]->value, kNan); }),
-      AllOf(HasSubstr("step 5 is not finite (nan)"), HasSubstr("first bad: parameter conv1.weight")));
+  EXPECT_THAT(failure(4, [](Learner& l) { set_first(l.model->parameters().parameters()[0]->value, kNan); }),
+              AllOf(HasSubstr("step 5 is not finite (nan)"), HasSubstr("first bad: parameter conv1.weight")));
 }
 
 // Finite weights and statistics, which overflow where the statistics are used, as in training they are not.
@@ -88,13 +87,13 @@ TEST_F(NotFinite, LogitsInValidationEndTheRun) {
       if (buffer->name == "bn1.running_var") set_first(buffer->value, 0);
     }
   };
-  EXPECT_THAT(failure(kFirstEpoch + 3, touch),
+  EXPECT_THAT(failure(6, touch),
               AllOf(HasSubstr("after step 6 the loss on the validation images"), HasSubstr("first bad: ")));
 }
 
 TEST_F(NotFinite, LogitsInTheTestEndTheRun) {
   const auto touch = [](Learner& l) { set_first(l.model->parameters().parameters()[0]->value, kNan); };
-  EXPECT_THAT(failure(2 * kFirstEpoch + 1, touch),
+  EXPECT_THAT(failure(6, touch, true),
               AllOf(HasSubstr("last checkpoint on the test images"), HasSubstr("first bad: parameter conv1.weight")));
 }
 
@@ -148,10 +147,9 @@ TEST_F(NotFinite, ALogitOfAStepCountsWhateverTheLossSays) {
 TEST_F(NotFinite, ARunThatFailedCanBeResumedAndIsNoBaseline) {
   TinyTraining training(home_.path(), "[train]\nepochs = 2\n");
   EXPECT_TRUE(training.run("whole").finished);
-  int asked = 0;
   training.stop_requested = [&] {
-    if (++asked == kFirstEpoch + 2)
-      set_first(training.learners->at(0).model->parameters().parameters()[0]->value, kNan);
+    Learner& learner = training.learners->at(0);
+    if (learner.optimizer->steps() == 5) set_first(learner.model->parameters().parameters()[0]->value, kNan);
     return false;
   };
   error_of([&] { training.run("run"); });
