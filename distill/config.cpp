@@ -95,6 +95,7 @@ LoopConfig read_loop(ConfigSection section) {
   section.read("early_stop_patience", c.early_stop_patience, Range::at_least(0));
   section.read("evaluate_every", c.evaluate_every, Range::at_least(1));
   section.read("evaluate_test", c.evaluate_test);
+  section.read("checkpoint_minutes", c.checkpoint_minutes, Range::at_least(0));
   section.finish();
   return c;
 }
@@ -161,7 +162,8 @@ ConfigTable to_table(const TrainConfig& c) {
                     {"clip_grad_norm", config_value(c.train.clip_grad_norm)},
                     {"early_stop_patience", config_value(c.train.early_stop_patience)},
                     {"evaluate_every", config_value(c.train.evaluate_every)},
-                    {"evaluate_test", config_value(c.train.evaluate_test)}};
+                    {"evaluate_test", config_value(c.train.evaluate_test)},
+                    {"checkpoint_minutes", config_value(c.train.checkpoint_minutes)}};
   return {{"name", config_value(c.name)},
           {"seed", config_value(c.seed)},
           {"device", config_value(c.device)},

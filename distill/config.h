@@ -88,10 +88,11 @@ struct LoopConfig {
   int epochs = 1;
   std::int64_t max_steps = 0;  // 0: no limit but the epochs
   double label_smoothing = 0;
-  double clip_grad_norm = 0;    // 0: off
-  int early_stop_patience = 0;  // epochs without a better validation accuracy; 0: off
-  int evaluate_every = 1;       // epochs
-  bool evaluate_test = true;    // at the end, for the last and the best checkpoint
+  double clip_grad_norm = 0;       // 0: off
+  int early_stop_patience = 0;     // epochs without a better validation accuracy; 0: off
+  int evaluate_every = 1;          // epochs
+  bool evaluate_test = true;       // at the end, for the last and the best checkpoint
+  double checkpoint_minutes = 10;  // the run's state is saved so often within an epoch too; 0: at its end only
 
   bool operator==(const LoopConfig&) const = default;
 };

@@ -25,6 +25,8 @@ class Console {
     line(fmt::format(format, std::forward<Args>(args)...));
   }
   void line(const std::string& text);
+  // Whether something printed on stdout could not be written: a full disk, a reader that has ended.
+  bool lost() const { return std::ferror(stdout) != 0; }
 
   // The bar of an epoch of `total` batches, `done` of them earlier. Draws at most ten times a second, and nothing at
   // all where stdout is not a terminal.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "distill/batch_of_one.h"
 #include "distill/distill_objective.h"
 #include "distill/report.h"
 #include "engine/atomic_file.h"
@@ -10,14 +11,18 @@ namespace retort {
 namespace {
 
 // Each teacher on the validation images, or where there are none on the test images.
-void check_teachers(const DistillConfig& config, const Teachers& teachers, const Session& session, Console& console) {
+void check_teachers(const DistillConfig& config, const Teachers& teachers, const Session& session, Console& console,
+                    const std::function<bool()>& stop_requested) {
   const bool validates = !session.validation.empty();
   for (std::size_t k = 0; k < teachers.all().size(); ++k) {
     const Teacher& teacher = teachers.all()[k];
     const LogitsOf logits = [&](const Tensor& input) { return teacher.forward(input, {}).logits; };
-    const EvaluateOptions options = session.evaluate_options();
+    EvaluateOptions options = session.evaluate_options();
+    options.stop_requested = stop_requested;
     const Metrics m = validates ? evaluate(logits, session.train_data, session.validation, options)
                                 : evaluate(logits, session.test_data, session.test, options);
+    check(all_finite(m), "{}: the teacher's logits for the {} images hold NaN or infinity: it is of no use",
+          teacher.file(), validates ? "validation" : "test");
     console.print("teacher {}: {}, {} parameters, {}: {} loss {:.4f} top-1 {:.2f} % top-5 {:.2f} %{}{}", k + 1,
                   teacher.spec().arch, counted(teacher.parameter_count()), teacher.file(),
                   validates ? "validation" : "test", m.loss, 100 * m.top1, 100 * m.top5,
@@ -63,20 +68,22 @@ bool is_baseline(const StudentConfig& student) {
 
 class Report {
  public:
-  Report(const DistillConfig& config, const Teachers& teachers, const Session& session, const TrainSummary& summary)
+  Report(const DistillConfig& config, const Teachers& teachers, const Session& session, const TrainSummary& summary,
+         const std::function<bool()>& stop_requested)
       : config_(config),
         teachers_(teachers),
         session_(session),
         summary_(summary),
         options_(session.evaluate_options()) {
     options_.teacher = &summary.teacher_logits;
+    options_.stop_requested = stop_requested;
   }
 
   void print(const std::vector<Learner>& learners, const RunDirectory& run, Console& console) {
     for (const Teacher& teacher : teachers_.all()) rows_.push_back(teacher_row(teacher));
     std::vector<ReportRow> students = student_rows(learners);
     std::optional<ReportRow> baseline = take_baseline(students);
-    if (!baseline) baseline = earlier_baseline();
+    if (!baseline) baseline = earlier_baseline(console);
     if (baseline) rows_.push_back(*baseline);
     rows_.insert(rows_.end(), students.begin(), students.end());
 
@@ -142,7 +149,7 @@ class Report {
     return std::nullopt;
   }
 
-  std::optional<ReportRow> earlier_baseline() const {
+  std::optional<ReportRow> earlier_baseline(Console& console) const {
     if (config_.students.size() > 1 && config_.baseline.empty()) return std::nullopt;
     const StudentConfig& student = config_.students[0];
     const std::optional<Baseline> found = find_baseline(student, config_.baseline);
@@ -150,6 +157,10 @@ class Report {
     const std::unique_ptr<Model> model = make_network(student.train, session_);
     load_weights(*model, found->checkpoint);
     const Metrics m = evaluate(*model, session_.test_data, session_.test, options_);
+    if (!all_finite(m)) {
+      console.print("{}: no baseline: its logits hold NaN or infinity", found->checkpoint);
+      return std::nullopt;
+    }
     return ReportRow{"baseline " + found->path,
                      student.train.model.arch,
                      model->parameters().parameter_count(),
@@ -176,16 +187,21 @@ TrainSummary distill(const DistillConfig& config, const TrainerOptions& options)
   std::vector<std::string> reports;
   std::vector<Learner> learners = make_learners(config, teachers, session, reports);
   Console setup;
-  check_teachers(config, teachers, session, setup);
+  try {
+    check_teachers(config, teachers, session, setup, options.stop_requested);
+  } catch (const Interrupted&) {
+    return {};
+  }
+  check_batch_of_one(config.run, session, learners, &teachers);
   RunDirectory run = open_run(config.run, options);
   Console console(run.file("log.txt"));
-  for (const std::string& report : reports) console.line(report);
-  const TrainSummary summary = run_training(
-      {config.run, config.resolved, session, learners, &teachers, config.gradient_norms_every}, run, console, options);
-  if (summary.finished && config.run.train.evaluate_test) {
-    Report(config, teachers, session, summary).print(learners, run, console);
-  }
-  return summary;
+  for (const std::string& line : reports) console.line(line);
+  const auto report = [&](const TrainSummary& summary) {
+    if (!config.run.train.evaluate_test) return;
+    Report(config, teachers, session, summary, options.stop_requested).print(learners, run, console);
+  };
+  return run_training({config.run, config.resolved, session, learners, &teachers, config.gradient_norms_every, report},
+                      run, console, options);
 }
 
 }  // namespace retort

@@ -66,6 +66,13 @@ kernels::AugmentParams preprocessing_of(const Classifier& classifier, const std:
   return make_augment_params({}, normalization_of(classifier, preset), 0, {set.height, set.width});
 }
 
+void check_finite(const Classifier& classifier, const Metrics& metrics, const Images& images,
+                  const EvaluateOptions& options) {
+  check(all_finite(metrics), "{}: {} of its logits for the {} images are NaN or infinite; first bad: {}",
+        classifier.file, metrics.nonfinite, metrics.samples,
+        first_nonfinite(*classifier.model, images.data, images.indices, options));
+}
+
 LogitsOf logits_of(const Classifier& classifier, Math math) {
   return [&model = *classifier.model, math](const Tensor& input) {
     ForwardMode mode;
@@ -126,11 +133,13 @@ Evaluation evaluate_classifier(const EvaluationRequest& request) {
       result.teacher_arch = teacher.model->spec().arch;
       const LogitsOf recorded = [next = teacher_logits.begin()](const Tensor&) mutable { return *next++; };
       result.teacher_metrics = evaluate(recorded, images.data, images.indices, options);
+      check_finite(teacher, result.teacher_metrics, images, options);
       options.teacher = &teacher_logits;
     }
     options.preprocessing = preprocessing_of(classifier, request.network.normalize, set);
     std::vector<float> logits;
     result.metrics = evaluate(logits_of(classifier, arithmetic.math), images.data, images.indices, options, &logits);
+    check_finite(classifier, result.metrics, images, options);
     result.report = classification_report(logits, images.labels, classes);
   }  // what is measured now has the memory to itself
   result.multiply_adds = multiply_adds(*classifier.model, result.height, result.width);

@@ -41,6 +41,7 @@ TrainConfig comparable(TrainConfig config) {
   config.seed = 0;
   config.train.label_smoothing = 0;
   config.train.evaluate_test = true;
+  config.train.checkpoint_minutes = 0;
   config.data.root = "";
   return config;
 }
@@ -49,7 +50,7 @@ Baseline baseline_of(const std::string& checkpoint) {
   const fs::path folder = fs::path(checkpoint).parent_path();
   const nlohmann::json info = read_run_info(folder);
   Baseline baseline{folder.string(), checkpoint, std::nullopt};
-  if (info.contains("seconds")) baseline.seconds = info["seconds"].get<double>();
+  if (info.contains("seconds") && info["seconds"].is_number()) baseline.seconds = info["seconds"].get<double>();
   return baseline;
 }
 
@@ -153,13 +154,17 @@ std::string curves_csv(const std::vector<Learner>& learners) {
     std::ifstream in(learner.file("metrics.jsonl"));
     for (std::string line; std::getline(in, line);) {
       const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
-      if (!object.is_object() || object.value("kind", "") != "epoch") continue;
+      if (!object.is_object() || object.value("kind", nlohmann::json()) != "epoch") continue;
       Point& point = groups[learner.group][object["epoch"].get<int>()];
-      point.train_loss.push_back(object["train"]["loss"].get<double>());
-      point.train_top1.push_back(object["train"]["top1"].get<double>());
-      if (!object.contains("val")) continue;
-      point.val_loss.push_back(object["val"]["loss"].get<double>());
-      point.val_top1.push_back(object["val"]["top1"].get<double>());
+      const auto keep = [&](const char* set, const char* figure, std::vector<double>& values) {
+        const nlohmann::json value =
+            object.value(nlohmann::json::json_pointer(fmt::format("/{}/{}", set, figure)), nlohmann::json());
+        if (value.is_number()) values.push_back(value.get<double>());
+      };
+      keep("train", "loss", point.train_loss);
+      keep("train", "top1", point.train_top1);
+      keep("val", "loss", point.val_loss);
+      keep("val", "top1", point.val_top1);
     }
   }
   std::string text =

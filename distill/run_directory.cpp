@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <sstream>
+#include <set>
 
 #include "engine/atomic_file.h"
 #include "kernels/error.h"
@@ -37,6 +37,42 @@ bool is_locked(const fs::path& version) {
   return locked;
 }
 
+constexpr const char* kDamaged = "damaged";
+
+// Whether the keys that programs read have the types that they expect. Numbers may be null, as JSON writes NaN.
+bool is_run_info(const nlohmann::json& info) {
+  static const std::set<std::string> texts{"state",   "started", "dataset", "device",
+                                           "backend", "build",   "arch",    "error"};
+  static const std::set<std::string> numbers{"epochs", "epoch", "seconds", "parameters"};
+  if (!info.is_object()) return false;
+  for (const auto& [key, value] : info.items()) {
+    const bool number = numbers.contains(key) || key.starts_with("test_") || key.starts_with("best_");
+    if (texts.contains(key) && !value.is_string()) return false;
+    if (number && !value.is_number() && !value.is_null()) return false;
+    if (key != "students") continue;
+    if (!value.is_object() || !std::all_of(value.begin(), value.end(), is_run_info)) return false;
+  }
+  return true;
+}
+
+// The step, epoch or test of a line of metrics.jsonl; kind "" where it is none.
+struct LoggedLine {
+  std::string kind;
+  std::int64_t number = 0;  // of the step or the epoch
+};
+
+LoggedLine read_line(const std::string& line) {
+  const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
+  const auto kind = object.is_object() ? object.find("kind") : object.end();
+  if (kind == object.end() || !kind->is_string()) return {};
+  LoggedLine logged{kind->get<std::string>()};
+  if (logged.kind == "test") return logged;
+  const auto number = object.find(logged.kind == "epoch" ? "epoch" : "step");
+  if (number == object.end() || !number->is_number_integer()) return {};
+  logged.number = number->get<std::int64_t>();
+  return logged;
+}
+
 }  // namespace
 
 std::vector<int> versions_in(const fs::path& run) {
@@ -58,8 +94,9 @@ std::string checkpoint_in(const fs::path& folder) {
 
 nlohmann::json read_run_info(const fs::path& folder) {
   std::ifstream file(folder / "run.json");
-  const nlohmann::json info = file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
-  return info.is_object() ? info : nlohmann::json::object();
+  if (!file) return nlohmann::json::object();
+  const nlohmann::json info = nlohmann::json::parse(file, nullptr, false);
+  return is_run_info(info) ? info : nlohmann::json{{"state", kDamaged}};
 }
 
 RunDirectory::RunDirectory(fs::path path, int version) : path_(std::move(path)), version_(version) {
@@ -77,7 +114,8 @@ RunDirectory::RunDirectory(RunDirectory&& other) noexcept
     : path_(std::move(other.path_)),
       version_(other.version_),
       lock_(std::exchange(other.lock_, -1)),
-      info_(std::move(other.info_)) {}
+      info_(std::move(other.info_)),
+      note_(std::move(other.note_)) {}
 
 RunDirectory::~RunDirectory() {
   if (lock_ >= 0) ::close(lock_);  // releases the lock
@@ -107,6 +145,12 @@ RunDirectory RunDirectory::open(const std::string& root, const std::string& name
   const fs::path path = run / ("v" + std::to_string(wanted));
   RunDirectory directory(path, wanted);
   directory.info_ = read_run_info(path);
+  if (directory.info_.value("state", "") == kDamaged) {
+    const std::string file = directory.file("run.json");
+    fs::rename(file, file + ".damaged");
+    directory.info_ = nlohmann::ordered_json::object();
+    directory.note_ = fmt::format("{}: is damaged; it is kept as run.json.damaged and written anew", file);
+  }
   return directory;
 }
 
@@ -120,27 +164,36 @@ void MetricsLog::append(const nlohmann::ordered_json& object) {
   check(stream_.good(), "{}: cannot be written: {}", path_, std::strerror(errno));
 }
 
-void MetricsLog::truncate(std::int64_t step) {
+std::string MetricsLog::truncate(std::int64_t step, int epoch) {
   stream_.close();
   std::ifstream in(path_);
-  if (!in) return;
-  std::ostringstream kept;
-  std::int64_t last_step = 0;
+  if (!in) return "";
+  std::string kept, damaged;
+  std::int64_t number = 0;
   for (std::string line; std::getline(in, line);) {
-    const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
-    if (!object.is_object()) break;  // the process died while it wrote this line
-    const std::string kind = object.value("kind", "");
-    if (kind == "test") break;
-    if (kind == "step") last_step = object.value("step", std::int64_t{0});
-    if (last_step > step) break;
-    kept << line << '\n';
+    ++number;
+    const LoggedLine logged = read_line(line);
+    if (logged.kind.empty()) damaged += fmt::format("{}{}", damaged.empty() ? "" : ", ", number);
+    if (logged.kind.empty() || logged.kind == "test") continue;
+    if (logged.number <= (logged.kind == "epoch" ? epoch : step)) kept += line + "\n";
   }
-  write_file_atomically(path_, kept.str());
+  if (!damaged.empty()) {
+    fs::copy_file(path_, path_ + ".damaged", fs::copy_options::overwrite_existing);
+    damaged = fmt::format("{}: line {} cannot be read and is left out; the file as it was is {}.damaged", path_,
+                          damaged, fs::path(path_).filename().string());
+  }
+  write_file_atomically(path_, kept);
+  return damaged;
 }
 
 void RunDirectory::update(const nlohmann::ordered_json& values) {
   info_.update(values);
-  write_file_atomically(file("run.json"), info_.dump(2) + "\n");
+  for (const auto& [key, value] : values.items()) {
+    if (value.is_null()) info_.erase(key);
+  }
+  // An error's text may hold a name that is not UTF-8.
+  const std::string text = info_.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  write_file_atomically(file("run.json"), text + "\n");
 }
 
 std::vector<RunEntry> list_runs(const std::string& root) {

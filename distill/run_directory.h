@@ -22,8 +22,10 @@ class MetricsLog {
   explicit MetricsLog(std::string path) : path_(std::move(path)) {}
   // Appends one line; flushed at once.
   void append(const nlohmann::ordered_json& object);
-  // Drops all that was logged after step `step`, as a resumed run will log it again.
-  void truncate(std::int64_t step);
+  // Drops all that was logged after step `step` and `epoch` whole epochs, and the tests, as a resumed run will log it
+  // again. Lines that cannot be read go too: then the file as it was stays as PATH.damaged, and the result is a line
+  // for the log that says so; else "".
+  std::string truncate(std::int64_t step, int epoch);
 
  private:
   std::string path_;
@@ -47,7 +49,9 @@ class RunDirectory {
 
   void write_config(const std::string& text);
   const nlohmann::ordered_json& info() const { return info_; }  // run.json
-  // Sets keys of run.json; the file is replaced atomically.
+  // What there is to say about the version that was opened - a damaged run.json - or "".
+  const std::string& note() const { return note_; }
+  // Sets keys of run.json, null takes one away; the file is replaced atomically.
   void update(const nlohmann::ordered_json& values);
 
  private:
@@ -57,6 +61,7 @@ class RunDirectory {
   int version_;
   int lock_ = -1;
   nlohmann::ordered_json info_ = nlohmann::ordered_json::object();
+  std::string note_;
 };
 
 // The numbers of the versions in a run's folder, ascending.
@@ -65,7 +70,8 @@ std::vector<int> versions_in(const std::filesystem::path& run);
 // The checkpoint in a version's folder: best.safetensors, else last.safetensors, else "".
 std::string checkpoint_in(const std::filesystem::path& folder);
 
-// run.json of a version; an empty object where there is none or it is damaged.
+// run.json of a version, its known keys of their types; an empty object where there is none, {"state": "damaged"} where
+// it is no such thing.
 nlohmann::json read_run_info(const std::filesystem::path& folder);
 
 // One version as ./runs shows it; `info` is run.json, empty where that is missing.

@@ -14,7 +14,7 @@ namespace {
 
 constexpr const char* kStateKey = "retort.train_state";
 constexpr const char* kLearnersKey = "retort.learners";
-// Of the losses' trainable parts and of their optimizer.
+// Of the losses' trainable parts and buffers and of their optimizer.
 constexpr const char* kParts = "loss.";
 
 void append(std::vector<NamedArray>& all, std::vector<NamedArray> arrays, const std::string& prefix) {
@@ -24,11 +24,13 @@ void append(std::vector<NamedArray>& all, std::vector<NamedArray> arrays, const 
   }
 }
 
-void append_store(std::vector<NamedArray>& all, const ParameterStore& store, const Optimizer& optimizer,
+// `optimizer` may be null, for a store without parameters.
+void append_store(std::vector<NamedArray>& all, const ParameterStore& store, const Optimizer* optimizer,
                   const std::string& prefix) {
   append(all, store.to_arrays(), prefix);
+  if (optimizer == nullptr) return;
   std::vector<NamedArray> moments;
-  optimizer.append_state(moments);
+  optimizer->append_state(moments);
   append(all, std::move(moments), prefix);
 }
 
@@ -47,24 +49,31 @@ WeightFile take(WeightFile& file, const std::string& prefix) {
   return part;
 }
 
-void restore(ParameterStore& store, Optimizer& optimizer, WeightFile file, const LoadOptions& options) {
-  optimizer.read_state(file);
+void restore(ParameterStore& store, Optimizer* optimizer, WeightFile file, const LoadOptions& options) {
+  if (optimizer != nullptr) optimizer->read_state(file);
   std::erase_if(file.arrays, [](const NamedArray& a) { return a.name.starts_with(Optimizer::kStatePrefix); });
   store.load(file, options);
 }
 
+// Parts and buffers of the losses, or null where they have neither.
+ParameterStore* kept_parts(const Learner& learner) {
+  ParameterStore* const parts = learner.objective->parts();
+  return parts != nullptr && (!parts->parameters().empty() || !parts->buffers().empty()) ? parts : nullptr;
+}
+
 void restore(Learner& learner, WeightFile file) {
   WeightFile parts = take(file, kParts);
-  const bool wanted = learner.parts_optimizer != nullptr;
-  check(wanted || parts.arrays.empty(), "{}: holds trainable parts of losses that the config does not have", file.path);
+  ParameterStore* const wanted = kept_parts(learner);
+  check(wanted != nullptr || parts.arrays.empty(), "{}: holds trainable parts of losses that the config does not have",
+        file.path);
   LoadOptions options;
   options.arch = learner.model->spec().arch;
   options.classes = static_cast<int>(learner.model->spec().classes);
   // Several learners of one file are of several networks: their arrays tell.
   if (!learner.name.empty()) file.metadata.clear();
-  restore(learner.model->parameters(), *learner.optimizer, std::move(file), options);
+  restore(learner.model->parameters(), learner.optimizer.get(), std::move(file), options);
   parts.metadata.clear();
-  if (wanted) restore(*learner.objective->parts(), *learner.parts_optimizer, std::move(parts), {});
+  if (wanted != nullptr) restore(*wanted, learner.parts_optimizer.get(), std::move(parts), {});
 }
 
 }  // namespace
@@ -73,9 +82,9 @@ void save_train_state(const std::string& path, const TrainState& state, const st
   std::vector<NamedArray> arrays;
   nlohmann::json states = nlohmann::json::object();
   for (const Learner& learner : learners) {
-    append_store(arrays, learner.model->parameters(), *learner.optimizer, learner.state_prefix());
-    if (learner.parts_optimizer) {
-      append_store(arrays, *learner.objective->parts(), *learner.parts_optimizer, learner.state_prefix() + kParts);
+    append_store(arrays, learner.model->parameters(), learner.optimizer.get(), learner.state_prefix());
+    if (const ParameterStore* const parts = kept_parts(learner)) {
+      append_store(arrays, *parts, learner.parts_optimizer.get(), learner.state_prefix() + kParts);
     }
     states[learner.name] = learner.state;
   }

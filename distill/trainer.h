@@ -2,8 +2,10 @@
 //
 // After every epoch and on interruption the folder of each network gets `last.safetensors` (its weights) and the run's
 // folder `state.safetensors` (everything: weights, optimizers, the losses' trainable parts, position, sums of the
-// running epoch); `best.safetensors` whenever a network's validation accuracy is its best so far. A resumed run reads
-// state.safetensors alone, one file replaced atomically, and ends bit for bit where an uninterrupted one ends.
+// running epoch), which is also written every [train] checkpoint_minutes; `best.safetensors` whenever a network's
+// validation accuracy is its best so far. A resumed run reads state.safetensors alone, one file replaced atomically, and
+// ends bit for bit where an uninterrupted one ends, wherever it was cut. Nothing that holds a NaN or an infinity
+// replaces a file. docs/stopping.md is the user's page.
 #pragma once
 
 #include <functional>
@@ -24,7 +26,7 @@ namespace retort {
 struct TrainerOptions {
   bool resume = false;
   std::optional<int> version;            // of the run to resume; none: the newest
-  std::function<bool()> stop_requested;  // asked after every step; may be empty
+  std::function<bool()> stop_requested;  // asked after every step and between batches of evaluations; may be empty
 };
 
 struct LearnerResult {
@@ -37,7 +39,7 @@ struct TrainSummary {
   double seconds = 0;
   std::vector<LearnerResult> learners;
   std::vector<Tensor> teacher_logits;  // of a distillation's test images, for EvaluateOptions::teacher
-  std::string run_path;
+  std::string run_path;                // "": interrupted before there was anything to do in one
 };
 
 // What the loop works on. `run` is the config that all learners share.
@@ -48,6 +50,8 @@ struct TrainingJob {
   std::vector<Learner>& learners;
   const Teachers* teachers = nullptr;
   int gradient_norms_every = 0;  // steps; 0: never
+  // The last work of a run, after its tests: it is not finished before this is. May be empty.
+  std::function<void(const TrainSummary&)> report = {};
 };
 
 // A stream of its own for a whole run: CUDA's null stream cannot be captured.
@@ -67,8 +71,9 @@ class RunStream {
 // A new version of the run, or the one to go on with.
 RunDirectory open_run(const TrainConfig& config, const TrainerOptions& options);
 
-// Trains until the last epoch, an early stop or an interruption, and tests. Throws Error on anything else that ends the
-// run: a full disk, a loss that is not finite (the last good files stay).
+// Trains until the last epoch, an early stop or an interruption, tests, and reports. Throws Error on anything else that
+// ends the run - a full disk, a tensor that is not finite - with the last good files as they were and "failed" as the
+// run's state; and where standard output cannot be written, after saving as for an interruption.
 TrainSummary run_training(const TrainingJob& job, RunDirectory& run, Console& console, const TrainerOptions& options);
 
 // Trains one network as the config says, printing progress on stdout.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "distill/nonfinite.h"
 #include "engine/autograd.h"
 #include "engine/ops.h"
 #include "engine/stream.h"
@@ -14,8 +15,9 @@ TrainingStep::TrainingStep(std::vector<TrainedNetwork> networks, const Teachers*
   const Device device = data_.labels.device();
   std::int64_t width = 0;
   for (const TrainedNetwork& network : networks_) {
-    width += static_cast<std::int64_t>(1 + network.objective.names().size());
+    width += static_cast<std::int64_t>(2 + network.objective.names().size());
     metrics_.push_back(Tensor::zeros({4}, DType::f64, device));
+    nonfinite_.push_back(Tensor::zeros({1}, DType::i32, device));
   }
   record_ = Tensor::zeros({width}, DType::f64, device);
   log_ = Tensor::zeros({static_cast<std::int64_t>(kSlots), width}, DType::f64, device);
@@ -45,9 +47,12 @@ void TrainingStep::work(const BatchBuffers& buffers, int drawn) {
     {
       const ForwardMode mode = mode_for(buffers, network);
       const LossTerms terms = network.objective.evaluate({buffers, mode, teachers_, &taught});
-      accumulate_metrics(terms.logits.detach(), buffers.labels, metrics_[n]);
+      const Tensor logits = terms.logits.detach();
+      accumulate_metrics(logits, buffers.labels, metrics_[n]);
+      logits.backend().accumulate_nonfinite(logits, nonfinite_[n].view(), current_stream(logits.device()));
       keep(terms.total);
       for (const Tensor& value : terms.values) keep(value);
+      keep(nonfinite_[n]);
       terms.total.backward();
     }
     network.model.parameters().finish_grad();
@@ -102,28 +107,23 @@ std::vector<StepRecords> TrainingStep::drain() {
       records.networks[n].loss = *next++;
       records.networks[n].terms.assign(next, next + terms);
       next += terms;
+      records.networks[n].nonfinite = static_cast<std::int64_t>(*next++);
     }
   }
   return std::exchange(pending_, {});
 }
 
 std::string TrainingStep::first_nonfinite(std::size_t network) const {
-  const autograd::NoGradGuard no_grad;
   const Model& model = networks_.at(network).model;
-  for (const auto& parameter : model.parameters().parameters()) {
-    if (!all_finite(parameter->value)) return "parameter " + parameter->name;
-  }
+  const std::string stored = retort::first_nonfinite(model.parameters());
+  if (!stored.empty()) return stored;
   check(last_.first > 0, "training step: first_nonfinite() before any step");
   const BatchBuffers& batch = buffers_.at(last_.first);
   batch.produce();
-  if (!all_finite(batch.input)) return "the network's input";
-  const std::vector<std::string> names = model.tap_names();
-  const ModelOutput output =
-      model.forward(batch.input, mode_for(batch, networks_[network]), TapNames(names.begin(), names.end()));
-  for (const std::string& name : names) {
-    if (!all_finite(output.taps.at(name))) return "feature map " + name;
-  }
-  return all_finite(output.logits) ? "the loss itself" : "the logits";
+  ForwardMode mode = mode_for(batch, networks_[network]);
+  mode.update_statistics = false;
+  const std::string computed = retort::first_nonfinite(model, batch.input, mode);
+  return computed.empty() ? "the loss itself" : computed;
 }
 
 std::vector<double> TrainingStep::gradient_norms(std::size_t number) const {

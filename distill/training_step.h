@@ -33,6 +33,7 @@ struct StepRecord {
   double lr = 0;
   double loss = 0;
   std::vector<double> terms = {};  // unweighted, in the order of Objective::names()
+  std::int64_t nonfinite = 0;      // logits that were NaN or infinite, in this step and all before it
 };
 
 struct StepRecords {
@@ -61,8 +62,8 @@ class TrainingStep {
   // Waits for the device; the records of all steps since the last call, in order.
   std::vector<StepRecords> drain();
 
-  // For the message that stops a run: the first tensor of a network with a NaN or infinity - a parameter, the input, or
-  // a feature map of another forward pass on the batch last run. Waits for the device.
+  // For the message that stops a run: the first tensor of a network with a NaN or infinity - a parameter, a buffer, the
+  // input, or a feature map of another forward pass on the batch last run. Waits for the device.
   std::string first_nonfinite(std::size_t network) const;
 
   // Of the batch last run, at the weights after it: the norm of the gradient that each term of the objective
@@ -93,8 +94,8 @@ class TrainingStep {
   std::map<std::size_t, BatchBuffers> buffers_;  // by batch size
   std::map<SlotKey, Slot> slots_;
   SlotKey last_{0, 0};
-  std::vector<Tensor> metrics_;
-  Tensor record_;  // f64: loss and terms of the step just run, network by network
+  std::vector<Tensor> metrics_, nonfinite_;
+  Tensor record_;  // f64: loss, terms and nonfinite of the step just run, network by network
   Tensor log_;     // f64 [kSlots, the same]
   std::vector<StepRecords> pending_;
 };

@@ -38,10 +38,14 @@ inline int run_to_end(const TrainingArguments& arguments, const char* program,
   TrainerOptions options;
   options.resume = arguments.resume;
   options.version = arguments.version;
-  options.stop_requested = [] { return interrupts.load() > 0; };
+  options.stop_requested = stop_requested;
   catch_interrupts();
   const TrainSummary summary = train(options);
   if (summary.finished) return 0;
+  if (summary.run_path.empty()) {
+    fmt::print("interrupted before the first step: nothing was trained, and no run was made or changed\n");
+    return 130;
+  }
   fmt::print("interrupted after step {}; to go on: {} {} --resume\n", summary.steps, program, arguments.config);
   return 130;
 }
