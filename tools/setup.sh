@@ -6,7 +6,7 @@ packages=(
   g++ cmake ninja-build ccache                   # compiler and build
   libdnnl-dev ocl-icd-opencl-dev                 # oneDNN (its CMake config asks for OpenCL)
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libstb-dev
-  libarchive-dev                                 # PyTorch's zip files
+  libarchive-dev                                 # tests: zip archives of every kind
   libonnx-dev libprotobuf-dev                    # ONNX files
   libjpeg62-turbo-dev libpng-dev                 # photographs
   libboost-context-dev libgtest-dev libgmock-dev libbenchmark-dev  # tests and benchmarks

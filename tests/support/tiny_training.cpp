@@ -5,6 +5,7 @@
 
 #include "data/random_stream.h"
 #include "distill/distill_objective.h"
+#include "distill/resumption.h"
 #include "engine/safetensors.h"
 #include "tests/support/files.h"
 
@@ -72,6 +73,12 @@ TrainSummary TinyTraining::run(const std::string& root, bool resume) {
     config.run = train_config_of(tree, "tiny");
     config.students.push_back({"", "", config.run, {}});
   }
+  TrainerOptions options;
+  options.resume = resume;
+  options.stop_requested = stop_requested;
+  const std::string resolved = distils_ ? config.resolved : to_toml(config.run);
+  RunStart start = start_run(config.run, resolved, options);
+  if (!start.finished.empty()) return finished_summary(start);
   std::optional<Teachers> teachers;
   if (distils_) teachers.emplace(config.teachers, config.combine, config.run, session);
   std::vector<Learner> made;
@@ -88,13 +95,9 @@ TrainSummary TinyTraining::run(const std::string& root, bool resume) {
     made.emplace_back(student.name, student.group, student.train, std::move(model), std::move(goal), session);
   }
   learners = &made;
-  TrainerOptions options;
-  options.resume = resume;
-  options.stop_requested = stop_requested;
-  RunDirectory directory = open_run(config.run, options);
+  RunDirectory directory = open_run(start, config.run, session);
   Console console(directory.file("log.txt"));
-  const std::string resolved = to_toml(config.run);
-  return run_training({config.run, resolved, session, made, teachers ? &*teachers : nullptr}, directory, console,
+  return run_training({config.run, resolved, session, made, start, teachers ? &*teachers : nullptr}, directory, console,
                       options);
 }
 
