@@ -1,8 +1,7 @@
 // What a run says: lines on stdout and in its log file, and below them on a terminal a progress bar. Strings from files
 // and configs are made printable. On a terminal lines are folded to its width, in a pipe and in the log they stay whole.
 //
-// A run outlives its standard output: what could not be printed is in the log, and the program's exit code tells at
-// the end (engine/terminal.h).
+// What standard output does not take is in the log all the same; whoever prints asks output_error() (engine/terminal.h).
 #pragma once
 
 #include <fmt/core.h>

@@ -86,13 +86,6 @@ TEST_F(Output, WhatAFullDiskDoesNotTakeIsAnErrorOfEveryProgram) {
   }
 }
 
-TEST_F(Output, ARunGoesOnWithoutItsStandardOutputAndSaysSoAtTheEnd) {
-  const std::vector<std::string> arguments{config().string(), "--set", "train.epochs=2"};
-  expect_error(call("train", arguments, to_full_disk), HasSubstr("standard output: cannot be written"));
-  EXPECT_EQ(nlohmann::json::parse(read_file(run("runs") / "run.json"))["state"], "finished");
-  EXPECT_THAT(read_file(run("runs") / "log.txt"), HasSubstr("test, last checkpoint"));
-}
-
 TEST_F(Output, NothingFromAFileCommandsTheTerminal) {
   const std::string name = "\x1b]0;owned\x07\x1b[2J\u009b31m";  // in UTF-8, as safetensors demand
   const std::string attack = name + "\x9b";

@@ -1,8 +1,6 @@
 // What ./train and ./distill share: their arguments, Ctrl-C, and the line that says how to go on.
 #pragma once
 
-#include <fmt/core.h>
-
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <optional>
@@ -12,6 +10,7 @@
 #include "distill/run_choice.h"
 #include "distill/trainer.h"
 #include "tools/interrupt.h"
+#include "tools/program.h"
 
 namespace retort::tools {
 
@@ -24,7 +23,14 @@ struct TrainingArguments {
         ->required();
     app.add_option("--set", overrides, "Sets a key of the config: --set " + set_example + " (may be repeated)");
     resume_flag = app.add_flag("--resume", resume, "Goes on with the run, with its newest version that has a state");
-    app.add_option("--version", version, "With --resume: the version to go on with")->needs(resume_flag);
+    const auto read_version = [this](const CLI::results_t& given) {
+      if (given.at(0).empty()) throw CLI::CallForVersion(version_text(), 0);
+      return CLI::detail::lexical_cast(given[0], version.emplace());
+    };
+    app.add_option("--version", read_version, "Retort's own; with --resume and a number the run's, to go on with")
+        ->needs(resume_flag)
+        ->expected(0, 1)
+        ->type_name("[N]");
   }
   TrainingArguments(const TrainingArguments&) = delete;  // `app` writes into it
   TrainingArguments& operator=(const TrainingArguments&) = delete;
@@ -57,7 +63,7 @@ inline int run_to_end(const TrainingArguments& arguments, const RunChoice& choic
     say("interrupted before the first step: nothing was trained, and no run was made or changed\n");
     return 130;
   }
-  fmt::print("interrupted after step {}; to go on: {}\n", summary.steps, resume_command(program, summary.run_path));
+  say("interrupted after step {}; to go on: {}\n", summary.steps, resume_command(program, summary.run_path));
   return 130;
 }
 
