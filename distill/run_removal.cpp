@@ -64,8 +64,8 @@ std::uintmax_t bytes_in(const RunEntry& run) {
   return bytes;
 }
 
-void remove_run(const std::string& root, const RunEntry& run) {
-  const RunDirectory lock = RunDirectory::open(root, run.name, run.version);
+void remove_run(const RunEntry& run) {
+  const RunDirectory lock = RunDirectory::open(run.path);
   std::error_code error;
   fs::remove_all(run.path, error);
   check(!error, "{}: cannot be removed: {}", run.path.string(), error.message());

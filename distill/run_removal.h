@@ -18,6 +18,6 @@ std::uintmax_t bytes_in(const RunEntry& run);  // links count nothing
 
 // With all that lies in it, links themselves but not what they lead to; and the folder of the run's name where nothing
 // is left in it. Throws Error where a process trains the version or it cannot be removed.
-void remove_run(const std::string& root, const RunEntry& run);
+void remove_run(const RunEntry& run);
 
 }  // namespace retort

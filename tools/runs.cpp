@@ -68,7 +68,7 @@ int remove(const Options& options) {
   }
   for (const retort::RunEntry& run : runs) {
     const std::string what = text(run);
-    retort::remove_run(options.root, run);
+    retort::remove_run(run);
     retort::say("removed {}\n", what);
   }
   return 0;
