@@ -289,7 +289,6 @@ TEST_F(ResumedDistillation, BelongsToItsTeachersAndLosses) {
       {"teacher.0.precision=f64", "teacher.0.precision: nothing, now \"f64\""},
       {"teacher.0.fold=false", "teacher.0.fold: true, now false"},
       {"teacher.0.path=runs/student", "teacher.0.path: \"teachers/tiny\", now \"runs/student\""},
-      {"distill.combine=random", "distill.combine: \"mean_softmax\", now \"random\""},
   };
   for (const auto& [setting, text] : refused) {
     expect_error(call("distill", {"student", "--resume", "--set", setting}),

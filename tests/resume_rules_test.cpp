@@ -124,14 +124,15 @@ augment = [{name = "flip", p = 0.25}, {name = "crop", padding = 4, size = [28, 2
 [model]
 init = "a.safetensors"
 [schedule]
+type = "step"
 step_epochs = 7
-t_0 = 9
 )";
 
 TEST(ResumeRules, EveryKeyOfATrainingRun) {
   const Verdicts all = merged({run_verdicts(), network_verdicts("")});
   expect_verdicts(train_keys(kFullRun), all);
   expect_verdicts(train_keys("[data]\nnormalize = {mean = [0, 0, 0], std = [1, 1, 1]}"), all);
+  expect_verdicts(train_keys("[schedule]\ntype = \"cosine_restarts\"\nt_0 = 9"), all);
 }
 
 constexpr const char* kTeachers = R"(
