@@ -46,8 +46,8 @@ std::vector<std::optional<Metrics>> Trainer::validate(bool last) const {
   for (std::size_t n = 0; n < learners_.size(); ++n) {
     const Learner& learner = learners_[n];
     results[n] = evaluate(*learner.model, session_.train_data, session_.validation, options);
-    check(
-        all_finite(*results[n]),
+    if (all_finite(*results[n])) continue;
+    fail(
         "{}: after step {} the loss on the validation images is {} and {} logits are not finite; first bad: {}; try a "
         "smaller learning rate or [train] clip_grad_norm. {}",
         learner.folder, state_.step, results[n]->loss, results[n]->nonfinite,

@@ -69,9 +69,9 @@ kernels::AugmentParams preprocessing_of(const Classifier& classifier, const std:
 
 void check_finite(const Classifier& classifier, const Metrics& metrics, const Images& images,
                   const EvaluateOptions& options) {
-  check(all_finite(metrics), "{}: {} of its logits for the {} images are NaN or infinite; first bad: {}",
-        classifier.file, metrics.nonfinite, metrics.samples,
-        first_nonfinite(*classifier.model, images.data, images.indices, options));
+  if (all_finite(metrics)) return;
+  fail("{}: {} of its logits for the {} images are NaN or infinite; first bad: {}", classifier.file, metrics.nonfinite,
+       metrics.samples, first_nonfinite(*classifier.model, images.data, images.indices, options));
 }
 
 LogitsOf logits_of(const Classifier& classifier, Math math) {

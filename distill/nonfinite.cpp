@@ -6,13 +6,15 @@
 namespace retort {
 
 std::string first_nonfinite(const ParameterStore& store) {
-  if (!store.parameters().empty() && !all_finite(store.values())) {
+  // Networks from ONNX files count their parameters and keep them elsewhere.
+  if (store.values() && !all_finite(store.values())) {
     for (const auto& parameter : store.parameters()) {
-      if (!all_finite(parameter->value)) return "parameter " + parameter->name;
+      if (parameter->value && !all_finite(parameter->value)) return "parameter " + parameter->name;
     }
   }
   for (const auto& buffer : store.buffers()) {
-    if (is_floating(buffer->value.dtype()) && !all_finite(buffer->value)) return "buffer " + buffer->name;
+    if (buffer->value && is_floating(buffer->value.dtype()) && !all_finite(buffer->value))
+      return "buffer " + buffer->name;
   }
   return "";
 }

@@ -127,8 +127,10 @@ void evaluate_weights(const TrainConfig& config, const std::string& logits_path)
   std::vector<float> logits;
   const Metrics m = evaluate(*model, session.test_data, session.test, session.evaluate_options(),
                              logits_path.empty() ? nullptr : &logits);
-  check(all_finite(m), "{}: the logits hold NaN or infinity; first bad: {}", config.model.init,
-        first_nonfinite(*model, session.test_data, session.test, session.evaluate_options()));
+  if (!all_finite(m)) {
+    fail("{}: the logits hold NaN or infinity; first bad: {}", config.model.init,
+         first_nonfinite(*model, session.test_data, session.test, session.evaluate_options()));
+  }
   console.print("test: loss {} top-1 {:.2f} % top-5 {:.2f} %", loss_text(m.loss), 100 * m.top1, 100 * m.top5);
   if (logits_path.empty()) return;
   write_safetensors(logits_path, {float_array("logits", {m.samples, model->spec().classes}, logits)},

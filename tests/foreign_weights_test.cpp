@@ -260,7 +260,7 @@ TEST_F(ForeignRuns, SayWhatTheyPassedOver) {
   const auto note = HasSubstr("passed over: criterion.weight");
   EXPECT_THAT(call("evaluate", {"w", "--arch", "resnet8", "--normalize", "half", "--data", "shapes", "--no-speed"}).out,
               note);
-  EXPECT_THAT(call("export", {"w", "--arch", "resnet8", "--safetensors", "out"}).out, note);
+  EXPECT_THAT(call("export", {"w", "--arch", "resnet8", "--safetensors", "w.safetensors"}).out, note);
   const test::ProgramResult trained = train({"--set", "model.init=w", "--set", "train.max_steps=1"});
   EXPECT_EQ(trained.exit_code, 0) << trained.err;
   EXPECT_THAT(trained.out, note);
