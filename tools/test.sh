@@ -29,6 +29,7 @@ cmake --preset "$preset" -DRETORT_TESTS=ON ${CMAKE_CUDA_ARCHITECTURES:+-DCMAKE_C
 doing="building"; step "$doing"
 cmake --build --preset "$preset" --parallel "$(nproc)"
 doing="testing"; step "$doing"
-ctest --preset "$preset" --parallel "$(nproc)" --timeout 600 --no-tests=error
+# As many tests as cores side by side: with threads of their own each they wait for one another, several times as long.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} ctest --preset "$preset" --parallel "$(nproc)" --timeout 600 --no-tests=error
 
 step "all tests passed (preset $preset)"
