@@ -10,10 +10,9 @@
 #include <sstream>
 
 #include "data/dataset.h"
+#include "distill/checkpoint_path.h"
 #include "distill/foreign_words.h"
-#include "distill/run_directory.h"
 #include "engine/file_kind.h"
-#include "engine/project_folder.h"
 #include "engine/suggest.h"
 #include "engine/version.h"
 #include "engine/weight_names.h"
@@ -136,52 +135,6 @@ void read_metadata(Classifier& classifier) {
   classifier.class_names = named_classes(std::move(classifier.class_names), classes);
 }
 
-fs::path version_folder(const fs::path& run, int version) {
-  return run / fmt::format("v{}", version);
-}
-
-// The students of a version that have a checkpoint, by name.
-std::vector<std::string> students_in(const fs::path& version) {
-  std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(version, ignored)) {
-    if (!checkpoint_in(entry.path()).empty()) names.push_back(entry.path().filename().string());
-  }
-  // A run's folder has versions in it, not students.
-  for (const int number : versions_in(version)) std::erase(names, version_folder({}, number).string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-void check_no_students(const fs::path& version) {
-  std::vector<std::string> choices;
-  for (const std::string& name : students_in(version)) choices.push_back((version / name).string());
-  check(choices.empty(), "{}: is of several students, each with a checkpoint of its own: give one of {}",
-        version.string(), fmt::join(choices, ", "));
-}
-
-// Of RUN/STUDENT, where no such path is: the newest version of the run whose student has a checkpoint.
-std::string student_checkpoint(const fs::path& path) {
-  const fs::path run = path.parent_path();
-  const std::vector<int> versions = versions_in(run);
-  for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
-    const fs::path student = version_folder(run, *version) / path.filename();
-    if (const std::string file = checkpoint_in(student); !file.empty()) return file;
-  }
-  std::vector<std::string> known = students_in(run);  // where it is a version's folder itself
-  for (auto version = versions.rbegin(); version != versions.rend() && known.empty(); ++version) {
-    known = students_in(version_folder(run, *version));
-  }
-  check(known.empty(), "{}: no such student{}; there are {}", path.string(),
-        did_you_mean(path.filename().string(), known), fmt::join(known, ", "));
-  fail(
-      "{}: no such file or folder; a teacher or any other classifier is a run (runs/NAME), a version of it "
-      "(runs/NAME/v1), a student of a run of several (runs/NAME/STUDENT), a file of weights (.safetensors, or "
-      "PyTorch's "
-      ".pth, .pt, .th) or an .onnx file",
-      path.string());
-}
-
 // A network of one of our architectures with the weights of a file.
 Classifier from_weights(const std::string& path, const ClassifierOptions& options) {
   if (!options.arch.empty()) make_model({.arch = options.arch});  // an unknown one is said first
@@ -260,25 +213,6 @@ std::map<std::string, std::string> network_metadata(const ModelSpec& spec, const
 std::vector<std::string> named_classes(std::vector<std::string> names, std::int64_t classes) {
   for (auto k = std::ssize(names); k < classes; ++k) names.push_back(std::to_string(k));
   return names;
-}
-
-std::string resolve_checkpoint(const std::string& given) {
-  std::error_code ignored;
-  // Files that ./export wrote lie in the working folder, runs in the project's.
-  std::string path = fs::exists(given, ignored) ? given : in_project(given);
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  if (!fs::exists(path)) return student_checkpoint(path);
-  if (!fs::is_directory(path)) return path;
-  if (const std::string file = checkpoint_in(path); !file.empty()) return file;
-  check_no_students(path);
-  const std::vector<int> versions = versions_in(path);
-  for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
-    const fs::path folder = version_folder(path, *version);
-    if (const std::string file = checkpoint_in(folder); !file.empty()) return file;
-    check_no_students(folder);
-  }
-  fail("{}: holds no checkpoint (best.safetensors or last.safetensors), nor does a version in it; it is {}", path,
-       foreign_kind(path));
 }
 
 std::vector<std::string> read_class_names(const std::string& path, std::int64_t classes) {

@@ -53,11 +53,6 @@ std::map<std::string, std::string> network_metadata(const ModelSpec& spec, const
 // A name for each of so many classes: those without one are called by their number.
 std::vector<std::string> named_classes(std::vector<std::string> names, std::int64_t classes);
 
-// The file that such a path stands for: best.safetensors, else last.safetensors, of the newest version that has one. Of a
-// run of several students the path names one, runs/NAME/STUDENT or runs/NAME/v1/STUDENT; throws Error with their names
-// where it does not.
-std::string resolve_checkpoint(const std::string& given);
-
 // The names of --classes, one a line; blanks at the ends of lines and empty lines at the end do not count. Throws Error
 // where their number is not `classes`.
 std::vector<std::string> read_class_names(const std::string& path, std::int64_t classes);

@@ -226,7 +226,9 @@ TrainSummary distill(const DistillConfig& config, const TrainerOptions& options)
   if (!start.finished.empty()) return finished_summary(start);
   const RunStream stream(resolve_device(config.run));
   const Session session = make_session(config.run);
-  for (const StudentConfig& student : config.students) check_memory(student.train, session);
+  std::vector<const TrainConfig*> students;
+  for (const StudentConfig& student : config.students) students.push_back(&student.train);
+  check_memory(students, session);
   Teachers teachers(config.teachers, config.combine, config.run, session);
   std::vector<std::string> reports;
   std::vector<Learner> learners = make_learners(config, teachers, session, start, reports);

@@ -16,7 +16,10 @@ TeacherConfig read_teacher(ConfigSection& section) {
   TeacherConfig c;
   c.where = section.where() + ": [[teacher]]";
   section.read("path", c.path);
-  if (c.path.empty()) section.reject("needs a path: a run (runs/NAME), a version of it or a .safetensors file");
+  if (c.path.empty())
+    section.reject(
+        "needs a path: a run (runs/NAME or NAME), a version of it, a student of one, or a file of weights "
+        "(.safetensors, .pth, .onnx)");
   if (section.has("precision")) section.read_choice("precision", c.precision, {"f64", "f32", "tf32", "bf16"});
   section.read("fold", c.fold);
   const bool onnx = std::filesystem::path(c.path).extension() == ".onnx";

@@ -15,7 +15,29 @@ std::int64_t first_feature_map(const Model& model, const Session& session) {
   return ((session.height + stride - 1) / stride) * ((session.width + stride - 1) / stride) * channels;
 }
 
+// The elements of the classifier's weight, the last matrix.
+std::int64_t last_weight(const Model& model) {
+  std::int64_t elements = 0;
+  for (const auto& parameter : model.parameters().parameters()) {
+    if (parameter->shape.rank() == 2) elements = parameter->shape.numel();
+  }
+  return elements;
+}
+
+std::size_t bytes_left(const Session& session, std::size_t available) {
+  return available + kernels::backend(session.device).memory_stats().cached_bytes;
+}
+
+std::string text(std::int64_t bytes) {
+  return bytes_text(static_cast<std::size_t>(bytes));
+}
+
 }  // namespace
+
+std::int64_t MemoryNeed::total(Device device) const {
+  const std::int64_t there = network + std::max(input + step, evaluation);
+  return device.type == DeviceType::cpu ? there + saving : there;
+}
 
 MemoryNeed memory_need(const TrainConfig& config, const Session& session, NetworkUse use) {
   const std::unique_ptr<Model> model = make_model(model_spec(config, session));
@@ -29,12 +51,14 @@ MemoryNeed memory_need(const TrainConfig& config, const Session& session, Networ
   need.network = need.parameters * master * (2 + moments);
   if (use == NetworkUse::evaluation) return need;
   const std::int64_t samples = std::min<std::int64_t>(config.data.batch_size, std::ssize(session.train));
-  const std::int64_t pixels = session.height * session.width;
   const std::int64_t evaluated =
       std::min(EvaluateOptions().batch_size,
                std::max(std::ssize(session.validation), config.train.evaluate_test ? std::ssize(session.test) : 0));
-  need.batch = value * std::max(samples * (3 * pixels + first_feature_map(*model, session) + 2 * session.classes),
-                                evaluated * session.classes);
+  need.input = value * samples * 3 * session.height * session.width;
+  // A weight's gradient is a tensor of its own until it is added to the others: of the last layer beside the logits.
+  need.step = value * (samples * (first_feature_map(*model, session) + 2 * session.classes) + last_weight(*model));
+  need.evaluation = value * evaluated * session.classes;
+  need.saving = need.parameters * master * (1 + moments);
   return need;
 }
 
@@ -42,22 +66,49 @@ void check_memory(const TrainConfig& config, const Session& session, NetworkUse 
   const auto available = kernels::available_memory(session.device);
   if (!available) return;
   const MemoryNeed need = memory_need(config, session, use);
-  const std::size_t there = *available + kernels::backend(session.device).memory_stats().cached_bytes;
-  if (static_cast<double>(need.network) + static_cast<double>(need.batch) <= static_cast<double>(there)) return;
+  const std::size_t there = bytes_left(session, *available);
+  const std::int64_t total = need.total(session.device);
+  if (static_cast<double>(total) <= static_cast<double>(there)) return;
   // The larger part is to blame, and within a batch what makes it large.
   const std::int64_t samples = std::min<std::int64_t>(config.data.batch_size, std::ssize(session.train));
-  const bool network = need.network > need.batch || session.classes > 3 * session.height * session.width;
+  const std::int64_t batch = std::max(need.input + need.step, need.evaluation);
+  const bool network = total - batch > batch || session.classes > 3 * session.height * session.width;
   const bool crop = std::max(session.height, session.width) > 4 * session.train_data.images.dim(1);
   const char* const key = network ? (config.model.classes > 0 ? "model.classes" : "model.arch")
                           : crop  ? "data.augment"
                                   : "data.batch_size";
   config.origin.reject(
-      key, fmt::format("takes more memory than there is: {} has {} parameters, with gradients and the optimizer's "
-                       "moments {}, and batches of {} images of {}x{} at least {} more; {} has {} left. Change [model] "
-                       "classes or arch, [data] batch_size or the size in augment",
-                       config.model.arch, counted(need.parameters), bytes_text(static_cast<std::size_t>(need.network)),
-                       samples, session.height, session.width, bytes_text(static_cast<std::size_t>(need.batch)),
-                       session.device.to_string(), bytes_text(there)));
+      key,
+      fmt::format(
+          "takes more memory than there is: {} has {} parameters, with gradients and the optimizer's "
+          "moments {}, and batches of {} images of {}x{} and saving at least {} more; {} has {} left. Change [model] "
+          "classes or arch, [data] batch_size or the size in augment",
+          config.model.arch, counted(need.parameters), text(need.network), samples, session.height, session.width,
+          text(total - need.network), session.device.to_string(), bytes_text(there)));
+}
+
+void check_memory(std::span<const TrainConfig* const> students, const Session& session) {
+  MemoryNeed all;
+  for (const TrainConfig* student : students) {
+    check_memory(*student, session);
+    const MemoryNeed need = memory_need(*student, session, NetworkUse::training);
+    all.network += need.network;
+    all.input = need.input;  // all see the same images
+    all.step += need.step;
+    all.evaluation = std::max(all.evaluation, need.evaluation);
+    all.saving += need.saving;
+  }
+  const auto available = kernels::available_memory(session.device);
+  if (!available ||
+      static_cast<double>(all.total(session.device)) <= static_cast<double>(bytes_left(session, *available))) {
+    return;
+  }
+  students[0]->origin.reject(
+      "data.batch_size", fmt::format("takes more memory than there is: {} students side by side take {} with "
+                                     "gradients and the optimizers' moments and at least {} more; {} has {} left. "
+                                     "Have fewer [[student]] blocks or change [data] batch_size",
+                                     students.size(), text(all.network), text(all.total(session.device) - all.network),
+                                     session.device.to_string(), bytes_text(bytes_left(session, *available))));
 }
 
 }  // namespace retort

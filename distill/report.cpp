@@ -7,7 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "distill/classifier.h"
+#include "distill/checkpoint_path.h"
 #include "distill/console.h"
 #include "distill/text_table.h"
 #include "engine/project_folder.h"

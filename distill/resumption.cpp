@@ -7,7 +7,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "distill/classifier.h"
+#include "distill/checkpoint_path.h"
 #include "distill/console.h"
 #include "distill/distill_config.h"
 #include "distill/run_choice.h"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "distill/checkpoint_path.h"
 #include "distill/run_directory.h"
 #include "engine/project_folder.h"
 
@@ -22,16 +23,9 @@ bool is_run(const fs::path& folder) {
                      [&](int version) { return fs::is_directory(folder / fmt::format("v{}", version)); });
 }
 
-fs::path without_slash(const fs::path& path) {
-  return path.has_filename() || !path.has_relative_path() ? path : path.parent_path();
-}
-
-// The folders that a word may stand for, the likeliest first.
 std::vector<fs::path> folders_called(const std::string& given) {
-  std::vector<fs::path> folders;
-  for (const fs::path& path : {fs::path(given), fs::path(in_project(given)), fs::path(in_project("runs")) / given}) {
-    if (const fs::path folder = without_slash(path); fs::is_directory(folder)) folders.push_back(folder);
-  }
+  std::vector<fs::path> folders = paths_called(given);
+  std::erase_if(folders, [](const fs::path& path) { return !fs::is_directory(path); });
   return folders;
 }
 

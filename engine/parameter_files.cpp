@@ -135,11 +135,11 @@ void check_same_model(const WeightFile& file, const LoadOptions& options) {
 
 void ParameterStore::append_flat(const Tensor& flat, const std::string& prefix, std::vector<NamedArray>& out) const {
   const auto append = [&]<typename T>(T, FileType type) {
-    const std::vector<T> host = flat.to_host<T>();
-    for (const auto& p : parameters_) {
-      std::vector<T> ordered(static_cast<std::size_t>(p->shape.numel()));
-      reorder(*p, host.data() + p->first, ordered.data(), true);
-      out.push_back({prefix + p->name, type, file_shape(*p), bytes_of(ordered)});
+    for (const auto& p : parameters_) {  // one after another: a host copy of all would be a second one of the network
+      const std::vector<T> host = flat.slice(p->first, p->shape).to_host<T>();
+      std::vector<std::byte> bytes(host.size() * sizeof(T));
+      reorder(*p, host.data(), reinterpret_cast<T*>(bytes.data()), true);
+      out.push_back({prefix + p->name, type, file_shape(*p), std::move(bytes)});
     }
   };
   check(flat.numel() == size_, "parameters: a state of {} elements for an arena of {}", flat.numel(), size_);

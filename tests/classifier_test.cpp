@@ -1,4 +1,5 @@
 // What a file of weights is enough for: the network, its classes, its input.
+#include "distill/checkpoint_path.h"
 #include "distill/classifier.h"
 
 #include <gmock/gmock.h>

@@ -8,6 +8,7 @@
 #include "distill/distill_config.h"
 #include "distill/learner.h"
 #include "distill/memory_need.h"
+#include "kernels/available_memory.h"
 #include "tests/support/files.h"
 
 namespace retort {
@@ -225,10 +226,27 @@ TEST(ConfigRefusals, MemoryIsForetold) {
   const TrainConfig small = read("[data]\nbatch_size = 10\n[model]\narch = 'resnet8'");
   const MemoryNeed need = memory_need(small, session_of(20, 4, 32), NetworkUse::training);
   EXPECT_EQ(need.network, need.parameters * 4 * 3);
-  EXPECT_EQ(need.batch, 4 * 4 * (3 * 1024 + 16 * 1024 + 2 * 20));  // a batch holds no more images than there are
+  EXPECT_EQ(need.input, 4 * 4 * 3 * 1024);  // a batch holds no more images than there are
+  EXPECT_EQ(need.step, 4 * (4 * (16 * 1024 + 2 * 20) + 64 * 20));
+  EXPECT_EQ(need.evaluation, 0);  // of no images
+  EXPECT_EQ(need.saving, need.parameters * 4 * 2);
+  EXPECT_EQ(need.total({}), need.network + need.input + need.step + need.saving);
+  EXPECT_EQ(need.total({DeviceType::cuda, 0}), need.network + need.input + need.step);
   EXPECT_EQ(memory_need(read("[optimizer]\ntype = 'adam'"), session_of(20, 4, 32), NetworkUse::training).network % 16,
             0);
   EXPECT_NO_THROW(check_memory(small, session_of(20, 4, 32)));
+
+  // What fits alone need not fit beside others.
+  const auto available = kernels::available_memory({});
+  ASSERT_TRUE(available.has_value());
+  const TrainConfig half = read("[data]\nbatch_size = 2\n[model]\narch = 'resnet8'");
+  const auto classes = static_cast<std::int64_t>(*available / (4 * 64 * 10));  // 64 features, f32, weights six times
+  const Session session = session_of(classes, 2, 32);
+  EXPECT_NO_THROW(check_memory(half, session));
+  const std::vector<const TrainConfig*> two(2, &half), one(1, &half);
+  EXPECT_NO_THROW(check_memory(one, session));
+  EXPECT_THAT(error_of([&] { check_memory(two, session); }),
+              AllOf(HasSubstr("takes more memory than there is: 2 students"), HasSubstr("[[student]]")));
 }
 
 TEST(ConfigOverrides, AStringKeyTakesWhatWasTyped) {

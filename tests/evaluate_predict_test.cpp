@@ -137,6 +137,35 @@ TEST_F(Measured, EvaluateNeedsNothingButTheFile) {
   EXPECT_GT(read_image_file(folder_ / "report/confusion.png").width, 200);
 }
 
+TEST_F(Measured, ANetworkIsNamedAsRunsNamesIt) {
+  const auto put = [&](const std::string& place) {
+    fs::create_directories(fs::path(folder_ / place));
+    fs::copy_file(folder_ / "net.safetensors", fs::path(folder_ / place) / "best.safetensors");
+  };
+  put("runs/plain/v1");
+  put("runs/plain/v2");
+  put("runs/several/v1/alone");
+  put("runs/several/v1/taught");
+  put("elsewhere/several/v1/third");
+  fs::create_directories(fs::path(folder_ / "plain"));  // a folder of the same name that holds no network
+  const auto exported = [&](const std::string& name) {
+    const Result result = call("export", {name, "--safetensors", "out.safetensors"});
+    EXPECT_EQ(result.exit_code, 0) << name << ": " << result.err;
+  };
+  for (const char* name : {"plain", "plain/", "plain/v1", "runs/plain", "several/alone", "several/v1/taught/",
+                           "runs/several/taught", "elsewhere/several/third"}) {
+    exported(name);
+  }
+  const auto refused = [&](const std::string& name) {
+    return call("export", {name, "--safetensors", "no.safetensors"});
+  };
+  expect_error(refused("several"), AllOf(HasSubstr("several students"), HasSubstr("runs/several/v1/alone")));
+  expect_error(refused("several/alona"), AllOf(HasSubstr("no such student; did you mean"), HasSubstr("alone")));
+  expect_error(refused("plian"), AllOf(HasSubstr("no such file or folder"), HasSubstr("plain")));
+  expect_error(refused("runs/severel/alone"), HasSubstr("no such file or folder"));
+  expect_error(refused(""), HasSubstr("empty"));
+}
+
 TEST_F(Measured, EvaluateSaysWhatIsMissing) {
   expect_error(call("evaluate", {"bare.safetensors"}), AllOf(HasSubstr("bare.safetensors"), HasSubstr("--arch")));
   expect_error(call("evaluate", {"bare.safetensors", "--arch", "resnet8"}), HasSubstr("--data"));

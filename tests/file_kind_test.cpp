@@ -6,7 +6,7 @@
 
 #include <filesystem>
 
-#include "distill/classifier.h"
+#include "distill/checkpoint_path.h"
 #include "engine/weight_file.h"
 #include "tests/support/onnx_builder.h"
 #include "tests/support/program_test.h"

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "distill/checkpoint_path.h"
 #include "distill/classifier.h"
 #include "distill/copy_weights.h"
 #include "distill/session.h"

@@ -15,8 +15,9 @@ int run(int argc, char** argv) {
   retort::NetworkChoice teacher;
   std::string output;
   bool json = false, no_speed = false;
-  app.add_option("network", request.network.options.path,
-                 "A run (runs/NAME: its newest version), a version of it, or a file of weights")
+  app.add_option(
+         "network", request.network.options.path,
+         "A run (NAME: its newest version), a version (NAME/v1), a student (NAME/STUDENT), or a file of weights")
       ->required();
   app.add_option("--data", request.dataset, "The data set (default: the one that the network was trained on)");
   app.add_option("--root", request.root, "Folder of the data sets (default: the run's, $RETORT_DATASETS or datasets)");

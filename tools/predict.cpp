@@ -68,8 +68,9 @@ int run(int argc, char** argv) {
   retort::PredictionRequest request;
   std::vector<std::string> images;
   Outputs outputs;
-  app.add_option("network", request.network.options.path,
-                 "A run (runs/NAME: its newest version), a version of it, or a file of weights")
+  app.add_option(
+         "network", request.network.options.path,
+         "A run (NAME: its newest version), a version (NAME/v1), a student (NAME/STUDENT), or a file of weights")
       ->required();
   app.add_option("images", images, "Image files, folders or quoted patterns")->required();
   app.add_option("--top", request.top, "How many classes are named for an image")

@@ -23,14 +23,14 @@ tools/setup.sh
 step "build"
 preset=cpu
 if command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1; then preset=default; fi
-echo "preset $preset; only what this needs (tools/test.sh builds the rest)"
+echo "preset $preset; the programs (tools/test.sh builds tests and benchmarks too)"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 quietly() { "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2; return 1; }; }
 precompile=()
 if [[ ! -d build ]]; then precompile=(-DRETORT_PRECOMPILE=ON); fi # nothing is in a compiler cache yet
 quietly cmake --preset "$preset" "${precompile[@]}"
-quietly cmake --build --preset "$preset" --parallel "$(nproc)" --target train distill dataset
+quietly cmake --build --preset "$preset" --parallel "$(nproc)" --target train distill evaluate predict export runs dataset
 
 step "data"
 export RETORT_DATASETS=${RETORT_DATASETS:-$PWD/datasets}
