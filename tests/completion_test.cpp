@@ -42,6 +42,8 @@ TEST_F(Completion, OffersConfigsRunsKeysAndOptions) {
   EXPECT_EQ(offered("runs", "te"), "teacher");
   EXPECT_EQ(offered("runs", "student/"), "student/v2");
   EXPECT_EQ(offered("evaluate", "runs/s"), "runs/student");
+  EXPECT_EQ(offered("evaluate", "stud"), "student");
+  EXPECT_EQ(offered("predict", "student/"), "student/v2");
   EXPECT_EQ(offered("evaluate", "runs/student --split v"), "validation");
   EXPECT_EQ(offered("export", "runs/student --on"), "--onnx");
   EXPECT_EQ(offered("dataset", "cifar1"), "cifar10 cifar100");

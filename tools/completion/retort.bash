@@ -54,7 +54,7 @@ _retort() {
       mapfile -t COMPREPLY < <(compgen -W "cifar10 cifar100 shapes" -- "$word") ;;
     *)
       mapfile -t COMPREPLY < <([[ $word == runs/* ]] && _retort_runs "${word#runs/}" | sed 's|^|runs/|'
-        compgen -f -- "$word") ;;
+        _retort_runs "$word"; compgen -f -- "$word") ;;
   esac
   # A folder of runs may be named by both ways.
   mapfile -t COMPREPLY < <(((${#COMPREPLY[@]})) && printf '%s\n' "${COMPREPLY[@]}" | sort -u)
