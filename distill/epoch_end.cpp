@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "distill/memory_need.h"
 #include "distill/nonfinite.h"
 #include "distill/resumption.h"
 #include "distill/training_run.h"
@@ -17,7 +18,7 @@ nlohmann::ordered_json to_json(const Metrics& m) {
 void Trainer::end_epoch() {
   const bool last = state_.epoch + 1 == config_.train.epochs || state_.step >= steps_;
   const bool cut_short = state_.batch < steps_per_epoch(config_, session_);
-  check_weights();
+  prepare_saving();
   const std::vector<std::optional<Metrics>> validation = validate(last);
   std::vector<LearnerState> before;
   for (const Learner& learner : learners_) before.push_back(learner.state);
@@ -98,7 +99,10 @@ bool Trainer::close_epoch_of(std::size_t number, const std::optional<Metrics>& v
 }
 
 // In front of whatever replaces a file.
-void Trainer::check_weights() const {
+void Trainer::prepare_saving() const {
+  std::int64_t parameters = 0;
+  for (const Learner& learner : learners_) parameters += learner.model->parameters().parameter_count();
+  make_room_to_save(parameters);
   for (const Learner& learner : learners_) {
     std::string bad = first_nonfinite(learner.model->parameters());
     const ParameterStore* const parts = learner.objective->parts();
@@ -112,7 +116,7 @@ void Trainer::check_weights() const {
 
 // In the middle of an epoch: its last step may be done, its validation not.
 void Trainer::save_position() {
-  check_weights();
+  prepare_saving();
   for (const Learner& l : learners_) save_weights(l, "last.safetensors", state_.epoch + 1, std::nullopt);
   save_state();
 }

@@ -35,8 +35,8 @@ std::string text(std::int64_t bytes) {
 }  // namespace
 
 std::int64_t MemoryNeed::total(Device device) const {
-  const std::int64_t there = network + std::max(input + step, evaluation);
-  return device.type == DeviceType::cpu ? there + saving : there;
+  const std::int64_t passing = std::max(input + step, evaluation);
+  return network + (device.is_cpu() ? std::max(passing, saving) : passing);
 }
 
 MemoryNeed memory_need(const TrainConfig& config, const Session& session, NetworkUse use) {
@@ -55,8 +55,9 @@ MemoryNeed memory_need(const TrainConfig& config, const Session& session, Networ
       std::min(EvaluateOptions().batch_size,
                std::max(std::ssize(session.validation), config.train.evaluate_test ? std::ssize(session.test) : 0));
   need.input = value * samples * 3 * session.height * session.width;
-  // A weight's gradient is a tensor of its own until it is added to the others: of the last layer beside the logits.
-  need.step = value * (samples * (first_feature_map(*model, session) + 2 * session.classes) + last_weight(*model));
+  need.step = value * samples * (first_feature_map(*model, session) + 2 * session.classes);
+  // In a narrower type than the arena's, the last layer's gradient is a tensor of its own beside the logits.
+  if (value < master) need.step += value * last_weight(*model);
   need.evaluation = value * evaluated * session.classes;
   need.saving = need.parameters * master * (1 + moments);
   return need;
@@ -78,13 +79,11 @@ void check_memory(const TrainConfig& config, const Session& session, NetworkUse 
                           : crop  ? "data.augment"
                                   : "data.batch_size";
   config.origin.reject(
-      key,
-      fmt::format(
-          "takes more memory than there is: {} has {} parameters, with gradients and the optimizer's "
-          "moments {}, and batches of {} images of {}x{} and saving at least {} more; {} has {} left. Change [model] "
-          "classes or arch, [data] batch_size or the size in augment",
-          config.model.arch, counted(need.parameters), text(need.network), samples, session.height, session.width,
-          text(total - need.network), session.device.to_string(), bytes_text(there)));
+      key, fmt::format("takes more memory than there is: {} has {} parameters, with gradients and the optimizer's "
+                       "moments {}, and batches of {} images of {}x{} at least {} more; {} has {} left. Change [model] "
+                       "classes or arch, [data] batch_size or the size in augment",
+                       config.model.arch, counted(need.parameters), text(need.network), samples, session.height,
+                       session.width, text(total - need.network), session.device.to_string(), bytes_text(there)));
 }
 
 void check_memory(std::span<const TrainConfig* const> students, const Session& session) {
@@ -109,6 +108,15 @@ void check_memory(std::span<const TrainConfig* const> students, const Session& s
                                      "Have fewer [[student]] blocks or change [data] batch_size",
                                      students.size(), text(all.network), text(all.total(session.device) - all.network),
                                      session.device.to_string(), bytes_text(bytes_left(session, *available))));
+}
+
+void make_room_to_save(std::int64_t parameters) {
+  constexpr std::int64_t kMost = 4 * sizeof(double);  // weight, two moments, and a copy of the parameter in work
+  kernels::Backend& cpu = kernels::backend({});
+  const auto available = kernels::available_memory({});
+  if (cpu.memory_stats().cached_bytes > 0 && available && *available < static_cast<std::size_t>(kMost * parameters)) {
+    cpu.release_cached();
+  }
 }
 
 }  // namespace retort

@@ -16,7 +16,7 @@ struct MemoryNeed {
   std::int64_t step = 0;        // the first convolution's result, the logits, their gradient, the last layer's gradient
   std::int64_t evaluation = 0;  // a batch's logits
   std::int64_t saving = 0;      // of the host: weights and moments on their way into a file
-  // On a device; the CPU's memory is the host's, and keeps what a step took while it saves.
+  // On a device at its peak; the CPU's memory is the host's.
   std::int64_t total(Device device) const;
 };
 // For evaluation: weights and gradients alone, which every network has.
@@ -26,5 +26,9 @@ MemoryNeed memory_need(const TrainConfig& config, const Session& session, Networ
 void check_memory(const TrainConfig& config, const Session& session, NetworkUse use = NetworkUse::training);
 // The same for students that train side by side, one by one and all together.
 void check_memory(std::span<const TrainConfig* const> students, const Session& session);
+
+// In front of files: gives back what the CPU's steps left cached, where so many parameters with their moments would not
+// fit beside it.
+void make_room_to_save(std::int64_t parameters);
 
 }  // namespace retort

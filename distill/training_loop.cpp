@@ -32,7 +32,7 @@ void Trainer::train_epoch() {
     }
     if (interval.count() > 0 && Clock::now() - saved_ >= interval) {
       take_stock();
-      check_weights();
+      prepare_saving();
       save_state();
     }
   }

@@ -48,7 +48,7 @@ class Trainer {
   void end_epoch();
   std::vector<std::optional<Metrics>> validate(bool last) const;
   bool close_epoch_of(std::size_t learner, const std::optional<Metrics>& validation, bool last);
-  void check_weights() const;
+  void prepare_saving() const;
   void save_position();
   void save_state();
   void save_cut_short(const std::vector<LearnerState>& before);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "kernels/available_memory.h"
 #include "kernels/error.h"
 
 namespace retort::kernels {
@@ -16,6 +17,8 @@ constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLargeFrom = std::size_t{1} << 20;   // requests from here on are large
 constexpr std::size_t kMaxRequest = std::size_t{1} << 60;  // keeps the rounding below from overflowing
+
+constexpr std::size_t kAskFrom = std::size_t{1} << 26;  // bytes
 
 std::size_t round_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;
@@ -82,6 +85,10 @@ void* MemoryPool::take_cached(std::size_t block_bytes) {
 }
 
 void* MemoryPool::new_block(std::size_t block_bytes) {
+  // Linux promises more than it has and ends the process later. Asking costs a file, so only what is large asks.
+  if (block_bytes >= kAskFrom && stats_.cached_bytes > 0 && available_memory({}).value_or(SIZE_MAX) < block_bytes) {
+    release_cached_locked();
+  }
   void* block = system_allocate(block_bytes);
   if (block == nullptr) {
     release_cached_locked();
