@@ -4,15 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <set>
 #include <utility>
 
-#include "kernels/bf16.h"
-#include "tests/device/convolve.h"
+#include "tests/device/cublas_product.h"
 #include "tests/device/numbers.h"
 #include "tests/device/work.h"
 
@@ -47,23 +45,6 @@ struct Preference {
   std::array<std::uint32_t, 4> alignments{256, 256, 256, 256};  // of A, B, C, D
 };
 
-// What a product is, with nothing but its pointers left out: an algorithm is good for this and for nothing else.
-struct Problem {
-  cudaDataType_t type, scale;
-  cublasComputeType_t compute;
-  bool transpose_a, transpose_b, bias;
-  std::int64_t m, n, k, ld_a, ld_b, ld_c, ld_d;
-
-  bool operator==(const Problem&) const = default;
-};
-
-struct Algorithm {
-  const char* name;
-  std::uint32_t scheme;         // of cublasLtReductionScheme_t; in place: in no order, so other low bits at every run
-  std::size_t workspace_bytes;  // beside the sums, which lie in the workspace between two kernels in COMPUTE_TYPE
-  std::int64_t terms;           // of a sum that are added before the next partial sum begins
-  bool runs = true;
-};
 constexpr std::array kAlgorithms{
     Algorithm{"in place", CUBLASLT_REDUCTION_SCHEME_INPLACE, 0, 256},
     Algorithm{"cannot run", CUBLASLT_REDUCTION_SCHEME_NONE, 64, 256, false},
@@ -146,10 +127,6 @@ void expect(T only, const void* from, std::size_t bytes) {
   require(value == only, CUBLAS_STATUS_NOT_SUPPORTED);
 }
 
-std::size_t size_of(cudaDataType_t type) {
-  return type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2;
-}
-
 // Table of types in the documentation of cublasLtMatmul: which compute types there are for which data.
 void check_types(const Operation& operation, cudaDataType_t type) {
   constexpr auto kNone = CUBLAS_STATUS_NOT_SUPPORTED;
@@ -170,6 +147,14 @@ void check_types(const Operation& operation, cudaDataType_t type) {
     default:
       require(false, kNone);
   }
+}
+
+// Of Get...Attribute: the value, or with no room for it how many bytes it has.
+template <typename T>
+void give(const T& value, void* to, std::size_t bytes, std::size_t* written) {
+  require(bytes == 0 ? written != nullptr : to != nullptr && bytes == sizeof value);
+  if (bytes > 0) std::memcpy(to, &value, sizeof value);
+  if (written != nullptr) *written = sizeof value;
 }
 
 std::int64_t whole(std::uint64_t extent) {
@@ -211,157 +196,6 @@ std::uintptr_t alignment_of(const void* pointer) {
 }
 bool is_aligned(const void* pointer, std::uintptr_t alignment) {
   return reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0;
-}
-
-std::size_t workspace_of(const Algorithm& algorithm, const Problem& p) {
-  const std::size_t sum = p.type == CUDA_R_64F ? sizeof(double) : sizeof(float);
-  return algorithm.workspace_bytes + (algorithm.scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
-                                          ? static_cast<std::size_t>(p.m * p.n) * sum
-                                          : std::size_t{0});
-}
-
-template <typename T>
-T read_element(cudaDataType_t type, const void* data, std::int64_t index) {
-  switch (type) {
-    case CUDA_R_64F:
-      return static_cast<T>(load<double>(data, index));
-    case CUDA_R_32F:
-      return static_cast<T>(load<float>(data, index));
-    case CUDA_R_16BF:
-      return static_cast<T>(static_cast<float>(load<bf16>(data, index)));
-    default:
-      return static_cast<T>(load<_Float16>(data, index));
-  }
-}
-template <typename T>
-void write_element(cudaDataType_t type, void* data, std::int64_t index, T value) {
-  switch (type) {
-    case CUDA_R_64F:
-      return store(data, index, static_cast<double>(value));
-    case CUDA_R_32F:
-      return store(data, index, static_cast<float>(value));
-    case CUDA_R_16BF:
-      return store(data, index, bf16(static_cast<float>(value)));
-    default:
-      return store(data, index, static_cast<_Float16>(value));
-  }
-}
-
-struct Call {
-  Problem problem;
-  const Algorithm* algorithm;
-  double alpha, beta;
-  const void *a, *b, *c, *bias;
-  void *d, *workspace;
-  std::size_t workspace_bytes;
-
-  std::size_t bytes(std::int64_t rows, std::int64_t columns, std::int64_t leading) const {
-    return static_cast<std::size_t>((columns - 1) * leading + rows) * size_of(problem.type);
-  }
-};
-
-// What the multiplier makes of an input.
-template <typename T>
-T taken(cublasComputeType_t compute, T value) {
-  if (compute == CUBLAS_COMPUTE_32F_FAST_TF32) return static_cast<T>(truncate_to_tf32(static_cast<float>(value)));
-  if (compute == CUBLAS_COMPUTE_32F_FAST_16BF) return round_significand(value, 8);
-  return value;
-}
-
-// op(A) op(B), column-major and dense.
-template <typename T>
-std::vector<T> sums_of(const Call& call) {
-  const Problem& p = call.problem;
-  std::vector<T> a(static_cast<std::size_t>(p.k * p.m)), column(static_cast<std::size_t>(p.k));
-  for (std::int64_t l = 0; l < p.k; ++l) {
-    for (std::int64_t i = 0; i < p.m; ++i) {
-      const std::int64_t at = p.transpose_a ? i * p.ld_a + l : l * p.ld_a + i;
-      a[static_cast<std::size_t>(l * p.m + i)] = taken(p.compute, read_element<T>(p.type, call.a, at));
-    }
-  }
-  std::vector<T> sums(static_cast<std::size_t>(p.m * p.n), T{});
-  for (std::int64_t j = 0; j < p.n; ++j) {
-    for (std::int64_t l = 0; l < p.k; ++l) {
-      const std::int64_t at = p.transpose_b ? l * p.ld_b + j : j * p.ld_b + l;
-      column[static_cast<std::size_t>(l)] = taken(p.compute, read_element<T>(p.type, call.b, at));
-    }
-    add_product(column.data(), p.k, a.data(), p.m, sums.data() + j * p.m, p.m, call.algorithm->terms);
-  }
-  if (call.algorithm->scheme == CUBLASLT_REDUCTION_SCHEME_INPLACE) {
-    static std::atomic<std::uint32_t> runs{0};
-    std::uint32_t state = 2654435761u * ++runs;
-    for (T& sum : sums) {
-      state = state * 1664525u + 1013904223u;
-      sum *= T{1} + static_cast<T>(state >> 8) * static_cast<T>(0x1p-30);
-    }
-  }
-  return sums;
-}
-
-template <typename T>
-void finish(const Call& call, const std::vector<T>& sums) {
-  const Problem& p = call.problem;
-  for (std::int64_t j = 0; j < p.n; ++j) {
-    for (std::int64_t i = 0; i < p.m; ++i) {
-      T value = static_cast<T>(call.alpha) * sums[static_cast<std::size_t>(j * p.m + i)];
-      if (call.beta != 0) value += static_cast<T>(call.beta) * read_element<T>(p.type, call.c, j * p.ld_c + i);
-      if (p.bias) value += read_element<T>(p.type, call.bias, i);
-      write_element(p.type, call.d, j * p.ld_d + i, value);
-    }
-  }
-}
-
-template <typename T>
-cudaError_t queue(const Call& call, cudaStream_t stream) {
-  const Problem& p = call.problem;
-  const auto what = std::string("cublasLtMatmul (algorithm \"") + call.algorithm->name + "\")";
-  std::vector<Access> inputs{{call.a, p.transpose_a ? call.bytes(p.k, p.m, p.ld_a) : call.bytes(p.m, p.k, p.ld_a)},
-                             {call.b, p.transpose_b ? call.bytes(p.n, p.k, p.ld_b) : call.bytes(p.k, p.n, p.ld_b)}};
-  std::vector<Access> outputs{{call.d, call.bytes(p.m, p.n, p.ld_d), true}};
-  if (call.beta != 0) outputs.push_back({call.c, call.bytes(p.m, p.n, p.ld_c), false});
-  if (p.bias) outputs.push_back({call.bias, call.bytes(p.m, 1, p.m), false});
-  if (call.workspace_bytes > 0) inputs.push_back({call.workspace, call.workspace_bytes, true});
-  if (call.algorithm->scheme != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) {
-    inputs.insert(inputs.end(), outputs.begin(), outputs.end());
-    return enqueue(stream, what, std::move(inputs), [call] {
-      fill_with_garbage(call.workspace, call.workspace_bytes);
-      finish(call, sums_of<T>(call));
-    });
-  }
-  // At the end of the workspace, so that all of it is needed.
-  const std::size_t size = static_cast<std::size_t>(p.m * p.n) * sizeof(T);
-  unsigned char* const place = static_cast<unsigned char*>(call.workspace) + call.workspace_bytes - size;
-  outputs.push_back({call.workspace, call.workspace_bytes, true});
-  const cudaError_t error = enqueue(stream, what, std::move(inputs), [call, place, size] {
-    fill_with_garbage(call.workspace, call.workspace_bytes);
-    std::memcpy(place, sums_of<T>(call).data(), size);
-  });
-  if (error != cudaSuccess) return error;
-  return enqueue(stream, what, std::move(outputs), [call, place, size] {
-    std::vector<T> sums(size / sizeof(T));
-    std::memcpy(sums.data(), place, size);
-    fill_with_garbage(call.workspace, call.workspace_bytes);
-    finish(call, sums);
-  });
-}
-
-bool overlap(const void* a, std::size_t a_bytes, const void* b, std::size_t b_bytes) {
-  const auto* const first = static_cast<const unsigned char*>(a);
-  const auto* const second = static_cast<const unsigned char*>(b);
-  return first < second + b_bytes && second < first + a_bytes;
-}
-
-// D may be C, in the same layout, and nothing else.
-void check_memory(const Call& call) {
-  const Problem& p = call.problem;
-  const std::size_t d = call.bytes(p.m, p.n, p.ld_d);
-  const std::size_t a = p.transpose_a ? call.bytes(p.k, p.m, p.ld_a) : call.bytes(p.m, p.k, p.ld_a);
-  const std::size_t b = p.transpose_b ? call.bytes(p.n, p.k, p.ld_b) : call.bytes(p.k, p.n, p.ld_b);
-  require(!overlap(call.a, a, call.d, d) && !overlap(call.b, b, call.d, d));
-  require(call.c != call.d || p.ld_c == p.ld_d);
-  for (const auto& [data, bytes] : {std::pair{call.a, a}, {call.b, b}, {static_cast<const void*>(call.d), d}}) {
-    require(!overlap(call.workspace, call.workspace_bytes, data, bytes));
-  }
 }
 
 }  // namespace
@@ -441,6 +275,29 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, c
   });
 }
 
+cublasStatus_t cublasLtMatrixLayoutGetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t name,
+                                                void* value, std::size_t bytes, std::size_t* written) {
+  return entry("cublasLtMatrixLayoutGetAttribute", CUBLAS_STATUS_INTERNAL_ERROR, [&] {
+    const Layout& l = find(library().layouts, layout);
+    switch (name) {
+      case CUBLASLT_MATRIX_LAYOUT_TYPE:
+        return give(static_cast<std::uint32_t>(l.type), value, bytes, written);
+      case CUBLASLT_MATRIX_LAYOUT_ORDER:
+        return give(std::int32_t{CUBLASLT_ORDER_COL}, value, bytes, written);
+      case CUBLASLT_MATRIX_LAYOUT_ROWS:
+        return give(l.rows, value, bytes, written);
+      case CUBLASLT_MATRIX_LAYOUT_COLS:
+        return give(l.columns, value, bytes, written);
+      case CUBLASLT_MATRIX_LAYOUT_LD:
+        return give(l.leading, value, bytes, written);
+      case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+        return give(std::int32_t{1}, value, bytes, written);
+      default:
+        require(false);
+    }
+  });
+}
+
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* operation, cublasComputeType_t compute,
                                         cudaDataType_t scale) {
   return entry("cublasLtMatmulDescCreate", CUBLAS_STATUS_ALLOC_FAILED, [&] {
@@ -475,6 +332,33 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cu
   });
 }
 
+cublasStatus_t cublasLtMatmulDescGetAttribute(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t name,
+                                              void* value, std::size_t bytes, std::size_t* written) {
+  return entry("cublasLtMatmulDescGetAttribute", CUBLAS_STATUS_INTERNAL_ERROR, [&] {
+    const Operation& o = find(library().operations, operation);
+    switch (name) {
+      case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE:
+        return give(static_cast<std::int32_t>(o.compute), value, bytes, written);
+      case CUBLASLT_MATMUL_DESC_SCALE_TYPE:
+        return give(static_cast<std::int32_t>(o.scale), value, bytes, written);
+      case CUBLASLT_MATMUL_DESC_POINTER_MODE:
+        return give(std::int32_t{CUBLASLT_POINTER_MODE_HOST}, value, bytes, written);
+      case CUBLASLT_MATMUL_DESC_TRANSA:
+        return give(o.transpose_a, value, bytes, written);
+      case CUBLASLT_MATMUL_DESC_TRANSB:
+        return give(o.transpose_b, value, bytes, written);
+      case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return give(o.epilogue, value, bytes, written);
+      case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return give(o.bias, value, bytes, written);
+      case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+        return give(o.bias_type, value, bytes, written);
+      default:
+        require(false);
+    }
+  });
+}
+
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
   return entry("cublasLtMatmulPreferenceCreate", CUBLAS_STATUS_ALLOC_FAILED,
                [&] { create(library().preferences, preference, Preference{}); });
@@ -500,6 +384,30 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
         return assign(p.alignments[2], value, bytes);
       case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
         return assign(p.alignments[3], value, bytes);
+      default:
+        require(false);
+    }
+  });
+}
+
+cublasStatus_t cublasLtMatmulPreferenceGetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t name, void* value,
+                                                    std::size_t bytes, std::size_t* written) {
+  return entry("cublasLtMatmulPreferenceGetAttribute", CUBLAS_STATUS_INTERNAL_ERROR, [&] {
+    const Preference& p = find(library().preferences, preference);
+    switch (name) {
+      case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+        return give(p.workspace_bytes, value, bytes, written);
+      case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return give(p.reduction_schemes, value, bytes, written);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+        return give(p.alignments[0], value, bytes, written);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+        return give(p.alignments[1], value, bytes, written);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+        return give(p.alignments[2], value, bytes, written);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+        return give(p.alignments[3], value, bytes, written);
       default:
         require(false);
     }
@@ -565,8 +473,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     const auto scale = [wide](const void* value) { return wide ? load<double>(value, 0) : load<float>(value, 0); };
     const Call call{problem,   proposal.algorithm,      scale(alpha), scale(beta), a, b, c, o.bias, d,
                     workspace, proposal.workspace_bytes};
-    check_memory(call);
-    const cudaError_t error = problem.type == CUDA_R_64F ? queue<double>(call, stream) : queue<float>(call, stream);
+    require(lies_apart(call));
+    const cudaError_t error = queue(call, stream);
     require(error == cudaSuccess,
             error == cudaErrorMemoryAllocation ? CUBLAS_STATUS_ALLOC_FAILED : CUBLAS_STATUS_EXECUTION_FAILED);
     library().algorithms_run.emplace_back(proposal.algorithm->name);

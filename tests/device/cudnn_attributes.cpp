@@ -237,6 +237,8 @@ void get_attribute(const Descriptor& d, cudnnBackendAttributeName_t name, cudnnB
   const Value none;
   const Value& value = found == d.values.end() ? none : found->second;
   if (count != nullptr) *count = value.count;
+  require(requested <= attribute.most, CUDNN_STATUS_BAD_PARAM, "attribute {} of a {} descriptor has no {} elements",
+          static_cast<int>(name), name_of(d.type), requested);
   if (requested <= 0 || value.count == 0) return;
   require(elements != nullptr, CUDNN_STATUS_BAD_PARAM_NULL_POINTER,
           "attribute {} of a {} descriptor: nowhere to put it", static_cast<int>(name), name_of(d.type));
