@@ -38,6 +38,7 @@ std::map<cudnnBackendDescriptor_t, NotedDescriptor>& notes() {
   return all;
 }
 cudnnBackendDescriptor_t last_pack = nullptr;
+std::mutex notes_mutex;
 
 std::size_t size_of(cudnnBackendAttributeType_t type) {
   switch (type) {
@@ -64,6 +65,7 @@ cudnnStatus_t __wrap_cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t t
                                                   cudnnBackendDescriptor_t* descriptor) {
   const cudnnStatus_t status = __real_cudnnBackendCreateDescriptor(type, descriptor);
   if (status != CUDNN_STATUS_SUCCESS) return status;
+  const std::scoped_lock lock(notes_mutex);
   notes()[*descriptor] = {type, {}};
   if (type == CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR) last_pack = *descriptor;
   return status;
@@ -77,6 +79,7 @@ cudnnStatus_t __wrap_cudnnBackendSetAttribute(cudnnBackendDescriptor_t descripto
   const cudnnStatus_t status = __real_cudnnBackendSetAttribute(descriptor, name, type, count, elements);
   if (status != CUDNN_STATUS_SUCCESS) return status;
   const auto* const bytes = static_cast<const unsigned char*>(elements);
+  const std::scoped_lock lock(notes_mutex);
   notes()[descriptor].attributes[name] = {
       type, count, {bytes, bytes + static_cast<std::size_t>(count) * size_of(type)}};
   return status;

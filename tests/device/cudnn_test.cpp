@@ -4,9 +4,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <functional>
 #include <memory>
 
 #include "tests/device/cudnn_graphs.h"
@@ -71,7 +69,7 @@ class Memory {
 };
 
 TensorSpec tensor(std::int64_t id, cudnnDataType_t type, const Four& dims, bool channels_first = false) {
-  return {id, type, dims, channels_first ? channels_first_strides(dims) : channels_last_strides(dims), 4, false};
+  return {id, type, dims, channels_first ? channels_first_strides(dims) : channels_last_strides(dims), 8, false};
 }
 
 struct Shape {
@@ -208,8 +206,7 @@ TEST_F(CudnnStandIn, ComputesTheDefinitionInEveryDirectionTypeAndLayout) {
     for (const auto type : {CUDNN_DATA_DOUBLE, CUDNN_DATA_FLOAT, CUDNN_DATA_BFLOAT16, CUDNN_DATA_HALF}) {
       for (const auto direction : {ConvSpec::forward, ConvSpec::data, ConvSpec::weights}) {
         for (const bool channels_first : {false, true}) {
-          ConvSpec c = spec_of(shape, type, direction, channels_first);
-          c.x.alignment = c.w.alignment = c.y.alignment = 8;
+          const ConvSpec c = spec_of(shape, type, direction, channels_first);
           for (const std::int64_t engine : {10, 8, 20}) {
             EXPECT_LE(run(c, engine), bound_of(type)) << shape.name << ", type " << type << ", direction " << direction;
           }
@@ -231,12 +228,135 @@ TEST_F(CudnnStandIn, ScalesAndAddsToWhatWasThere) {
   for (const auto type : {CUDNN_DATA_DOUBLE, CUDNN_DATA_FLOAT, CUDNN_DATA_BFLOAT16}) {
     for (const auto direction : {ConvSpec::forward, ConvSpec::data, ConvSpec::weights}) {
       ConvSpec c = spec_of(kShapes[1], type, direction);
-      c.x.alignment = c.w.alignment = c.y.alignment = 8;
       c.alpha = -0.75;
       c.beta = 1.5;
       for (const std::int64_t engine : {10, 8}) EXPECT_LE(run(c, engine), bound_of(type)) << direction;
     }
   }
+}
+
+// --- what follows the convolution -----------------------------------------------------------------------------------
+
+struct Chain {
+  bool residual, bias, relu;
+  double upper = INFINITY;
+};
+
+class CudnnChain : public CudnnStandIn {
+ protected:
+  // y = act(conv + residual + bias) by the engine, and by hand.
+  void expect_chain(const Chain& chain, cudnnDataType_t type, cudnnDataType_t between, std::int64_t engine) {
+    ConvSpec c = spec_of(kShapes[1], type, ConvSpec::forward);
+    const TensorSpec y = tensor(3, type, c.y.dims);
+    TensorSpec residual = tensor(4, type, c.y.dims), bias = tensor(5, type, {1, c.y.dims[1], 1, 1});
+    std::vector<StepSpec> steps;
+    if (chain.residual) steps.push_back({CUDNN_POINTWISE_ADD, {residual}, {}, {}});
+    if (chain.bias) steps.push_back({CUDNN_POINTWISE_ADD, {bias}, {}, {}});
+    if (chain.relu) steps.push_back({CUDNN_POINTWISE_RELU_FWD, {}, {}, {}});
+    if (std::isfinite(chain.upper)) steps.back().clips[CUDNN_ATTR_POINTWISE_RELU_UPPER_CLIP] = chain.upper;
+    c.y = tensor(10, between, y.dims);
+    c.y.is_virtual = true;
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      steps[i].y = i + 1 == steps.size() ? y : tensor(11 + static_cast<std::int64_t>(i), between, y.dims);
+      steps[i].y.is_virtual = i + 1 < steps.size();
+    }
+    GraphOf graph(c, steps);
+    ASSERT_EQ(graph.status(), CUDNN_STATUS_SUCCESS) << graph.error();
+    const PlanOf plan(graph, engine);
+    ASSERT_EQ(plan.status(), CUDNN_STATUS_SUCCESS);
+    Memory memory(stream_);
+    memory.fill(c.x, 1);
+    memory.fill(c.w, 2);
+    memory.fill(y, 3);
+    if (chain.residual) memory.fill(residual, 4);
+    if (chain.bias) memory.fill(bias, 5);
+    const DeviceBytes workspace(stream_, plan.workspace_bytes());
+    ASSERT_EQ(plan.execute(handle_, memory.pointers, workspace.data()), CUDNN_STATUS_SUCCESS);
+    ConvSpec alone = c;
+    alone.y = y;
+    Elements want = evaluate(alone, memory.before);
+    for (std::size_t i = 0; i < want.values.size(); ++i) {
+      double& value = want.values[i];
+      if (chain.residual) value += memory.before.at(4).values[i];
+      if (chain.bias) value += memory.before.at(5).values[i % static_cast<std::size_t>(y.dims[1])];
+      if (chain.relu) value = std::clamp(value, 0.0, chain.upper);
+    }
+    EXPECT_LE(error_of(memory.read(y), want), bound_of(type)) << chain.residual << chain.bias << chain.relu;
+  }
+};
+
+TEST_F(CudnnChain, AddsResidualAndBiasAndClips) {
+  for (const Chain& chain : {Chain{false, true, false},
+                             {false, false, true},
+                             {false, true, true},
+                             {true, true, false},
+                             {true, true, true},
+                             {true, true, true, 0.5}}) {
+    for (const std::int64_t engine : {10, 8}) {
+      expect_chain(chain, CUDNN_DATA_DOUBLE, CUDNN_DATA_DOUBLE, engine);
+      expect_chain(chain, CUDNN_DATA_FLOAT, CUDNN_DATA_FLOAT, engine);
+      expect_chain(chain, CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT, engine);
+    }
+  }
+}
+
+// --- engines --------------------------------------------------------------------------------------------------------
+
+TEST_F(CudnnStandIn, EnginesAreAsGoodAsTheirNotesSay) {
+  const ConvSpec f32 = spec_of(kShapes[7], CUDNN_DATA_FLOAT, ConvSpec::forward);
+  EXPECT_LE(run(f32, 10), 1e-6);
+  const double tensor_core = run(f32, 6), winograd = run(f32, 7), reduced = run(f32, 5), halves = run(f32, 1);
+  EXPECT_TRUE(tensor_core > 5e-5 && tensor_core < 2e-3) << tensor_core;
+  EXPECT_TRUE(winograd > 2e-6 && winograd < 1e-5) << winograd;
+  EXPECT_TRUE(reduced > 1e-3 && reduced < 1e-2) << reduced;
+  EXPECT_TRUE(halves > 1e-3 && halves < 1e-2) << halves;
+  const ConvSpec bf16 = spec_of(kShapes[7], CUDNN_DATA_BFLOAT16, ConvSpec::forward);
+  EXPECT_EQ(run(bf16, 6), run(bf16, 10));  // tensor cores take bf16 as it is
+  EXPECT_LE(run(bf16, 5), 8e-3);
+  EXPECT_GT(run(bf16, 1), 1e-2);
+  EXPECT_LE(run(spec_of(kShapes[7], CUDNN_DATA_DOUBLE, ConvSpec::forward), 6), 1e-14);
+}
+
+TEST_F(CudnnStandIn, RepeatsToTheBitButForTheNondeterministicEngine) {
+  const ConvSpec c = spec_of(kShapes[7], CUDNN_DATA_FLOAT, ConvSpec::weights);
+  for (const std::int64_t engine : {0, 5, 6, 8, 10, 20}) {
+    std::vector<unsigned char> one, other;
+    run(c, engine, &one);
+    run(c, engine, &other);
+    EXPECT_EQ(one == other, engine != 0) << engine;
+  }
+}
+
+TEST_F(CudnnStandIn, SomeEnginesFail) {
+  GraphOf graph(spec_of(kShapes[0], CUDNN_DATA_FLOAT, ConvSpec::forward));
+  EXPECT_EQ(PlanOf(graph, 3).status(), CUDNN_STATUS_NOT_SUPPORTED);
+  EXPECT_GT(PlanOf(graph, 2).workspace_bytes(), std::size_t{1} << 30);
+  EXPECT_TRUE(std::isnan(run(spec_of(kShapes[0], CUDNN_DATA_FLOAT, ConvSpec::forward), 4)));
+}
+
+TEST_F(CudnnStandIn, FillsAllOfItsWorkspace) {
+  const ConvSpec c = spec_of(kShapes[1], CUDNN_DATA_FLOAT, ConvSpec::forward);
+  GraphOf graph(c);
+  for (const std::int64_t engine : {0, 5, 6, 8}) {
+    const PlanOf plan(graph, engine);
+    Memory memory(stream_);
+    for (const TensorSpec* t : {&c.x, &c.w, &c.y}) memory.fill(*t, 1);
+    DeviceBytes workspace(stream_, plan.workspace_bytes() + 1);
+    workspace.write(std::vector<unsigned char>(plan.workspace_bytes() + 1, 7));
+    ASSERT_EQ(plan.execute(handle_, memory.pointers, workspace.data()), CUDNN_STATUS_SUCCESS);
+    const auto after = workspace.read();
+    EXPECT_EQ(std::count(after.begin(), after.end(), 7), 1) << engine;
+    EXPECT_EQ(after.back(), 7);
+  }
+}
+
+TEST_F(CudnnStandIn, NamesTheEnginesThatRan) {
+  take_engines_run();
+  const ConvSpec c = spec_of(kShapes[0], CUDNN_DATA_FLOAT, ConvSpec::forward);
+  run(c, 10);
+  run(c, 4);
+  run(c, 8);
+  EXPECT_THAT(take_engines_run(), testing::ElementsAre("plain", "workspace between"));
 }
 
 }  // namespace
