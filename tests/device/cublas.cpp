@@ -477,7 +477,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     const cudaError_t error = queue(call, stream);
     require(error == cudaSuccess,
             error == cudaErrorMemoryAllocation ? CUBLAS_STATUS_ALLOC_FAILED : CUBLAS_STATUS_EXECUTION_FAILED);
-    library().algorithms_run.emplace_back(proposal.algorithm->name);
+    library().algorithms_run.push_back(std::string(proposal.algorithm->name) + (problem.bias ? " + bias" : ""));
   });
 }
 

@@ -9,7 +9,8 @@
 
 namespace retort::standin {
 
-// Algorithms by name, one entry for every product that was accepted since the last call.
+// Algorithms by name, one entry for every product that was accepted since the last call; "plain + bias" where one was
+// added.
 std::vector<std::string> take_algorithms_run();
 
 // Handles, descriptors, layouts and preferences that nobody has destroyed.

@@ -125,7 +125,8 @@ void execute(cudnnHandle_t handle, void* plan_name, void* pack_name) {
     require(error == cudaSuccess, status_of(error), "the stream takes no work: {}", static_cast<int>(error));
   }
   const std::scoped_lock lock(library().mutex);
-  library().engines_run.emplace_back(program.engine->name);
+  std::string& run = library().engines_run.emplace_back(program.engine->name);
+  if (!program.steps.empty()) run += fmt::format(" + {}", program.steps.size());
 }
 
 // Runs the body of an entry point: fails with `when_asked` where the tests ask for it, keeps the text of a refusal.

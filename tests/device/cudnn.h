@@ -9,7 +9,8 @@
 
 namespace retort::standin {
 
-// Engines by name, one entry for every execution that was accepted since the last call.
+// Engines by name, one entry for every execution that was accepted since the last call; "plain + 2" where two pointwise
+// operations followed the convolution.
 std::vector<std::string> take_engines_run();
 
 // Descriptors and handles that nobody has destroyed.
