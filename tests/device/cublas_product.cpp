@@ -1,12 +1,10 @@
 #include "tests/device/cublas_product.h"
 
-#include <atomic>
 #include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "kernels/bf16.h"
 #include "tests/device/convolve.h"
 #include "tests/device/numbers.h"
 #include "tests/device/work.h"
@@ -14,31 +12,11 @@
 namespace retort::standin {
 namespace {
 
-template <typename T>
-T read_element(cudaDataType_t type, const void* data, std::int64_t index) {
-  switch (type) {
-    case CUDA_R_64F:
-      return static_cast<T>(load<double>(data, index));
-    case CUDA_R_32F:
-      return static_cast<T>(load<float>(data, index));
-    case CUDA_R_16BF:
-      return static_cast<T>(static_cast<float>(load<bf16>(data, index)));
-    default:
-      return static_cast<T>(load<_Float16>(data, index));
-  }
-}
-template <typename T>
-void write_element(cudaDataType_t type, void* data, std::int64_t index, T value) {
-  switch (type) {
-    case CUDA_R_64F:
-      return store(data, index, static_cast<double>(value));
-    case CUDA_R_32F:
-      return store(data, index, static_cast<float>(value));
-    case CUDA_R_16BF:
-      return store(data, index, bf16(static_cast<float>(value)));
-    default:
-      return store(data, index, static_cast<_Float16>(value));
-  }
+Number number_of(cudaDataType_t type) {
+  return type == CUDA_R_64F    ? Number::f64
+         : type == CUDA_R_32F  ? Number::f32
+         : type == CUDA_R_16BF ? Number::bf16
+                               : Number::f16;
 }
 
 // What the multiplier makes of an input.
@@ -57,23 +35,16 @@ std::vector<T> sums_of(const Call& call) {
   for (std::int64_t l = 0; l < p.k; ++l) {
     for (std::int64_t i = 0; i < p.m; ++i) {
       const std::int64_t at = p.transpose_a ? i * p.ld_a + l : l * p.ld_a + i;
-      a[static_cast<std::size_t>(l * p.m + i)] = taken(p.compute, read_element<T>(p.type, call.a, at));
+      a[static_cast<std::size_t>(l * p.m + i)] = taken(p.compute, read_element<T>(number_of(p.type), call.a, at));
     }
     for (std::int64_t j = 0; j < p.n; ++j) {
       const std::int64_t at = p.transpose_b ? l * p.ld_b + j : j * p.ld_b + l;
-      b[static_cast<std::size_t>(j * p.k + l)] = taken(p.compute, read_element<T>(p.type, call.b, at));
+      b[static_cast<std::size_t>(j * p.k + l)] = taken(p.compute, read_element<T>(number_of(p.type), call.b, at));
     }
   }
   std::vector<T> sums(static_cast<std::size_t>(p.m * p.n), T{});
   add_product<T>({b.data(), p.n, p.k, a.data(), p.k, p.m, sums.data(), p.m, p.m}, call.algorithm->terms);
-  if (call.algorithm->scheme == CUBLASLT_REDUCTION_SCHEME_INPLACE) {
-    static std::atomic<std::uint32_t> runs{0};
-    std::uint32_t state = 2654435761u * ++runs;
-    for (T& sum : sums) {
-      state = state * 1664525u + 1013904223u;
-      sum *= T{1} + static_cast<T>(state >> 8) * static_cast<T>(0x1p-30);
-    }
-  }
+  if (call.algorithm->scheme == CUBLASLT_REDUCTION_SCHEME_INPLACE) disturb(sums);
   return sums;
 }
 
@@ -83,9 +54,10 @@ void finish(const Call& call, const std::vector<T>& sums) {
   for (std::int64_t j = 0; j < p.n; ++j) {
     for (std::int64_t i = 0; i < p.m; ++i) {
       T value = static_cast<T>(call.alpha) * sums[static_cast<std::size_t>(j * p.m + i)];
-      if (call.beta != 0) value += static_cast<T>(call.beta) * read_element<T>(p.type, call.c, j * p.ld_c + i);
-      if (p.bias) value += read_element<T>(p.type, call.bias, i);
-      write_element(p.type, call.d, j * p.ld_d + i, value);
+      if (call.beta != 0)
+        value += static_cast<T>(call.beta) * read_element<T>(number_of(p.type), call.c, j * p.ld_c + i);
+      if (p.bias) value += read_element<T>(number_of(p.type), call.bias, i);
+      write_element(number_of(p.type), call.d, j * p.ld_d + i, value);
     }
   }
 }
@@ -123,16 +95,10 @@ cudaError_t queue_in(const Call& call, cudaStream_t stream) {
   });
 }
 
-bool overlap(const void* a, std::size_t a_bytes, const void* b, std::size_t b_bytes) {
-  const auto* const first = static_cast<const unsigned char*>(a);
-  const auto* const second = static_cast<const unsigned char*>(b);
-  return first < second + b_bytes && second < first + a_bytes;
-}
-
 }  // namespace
 
 std::size_t size_of(cudaDataType_t type) {
-  return type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2;
+  return size_of(number_of(type));
 }
 
 std::size_t workspace_of(const Algorithm& algorithm, const Problem& p) {

@@ -8,6 +8,7 @@
 #include "tests/device/cudnn_descriptor.h"
 #include "tests/device/cudnn_engines.h"
 #include "tests/device/cudnn_program.h"
+#include "tests/device/numbers.h"
 #include "tests/device/work.h"
 
 namespace retort::standin {
@@ -60,12 +61,6 @@ void check_alive(const Descriptor& d) {
   for (const auto& [name, value] : d.values) {
     for (const DescriptorRef& part : value.parts) check_alive(*part);
   }
-}
-
-bool overlap(const void* a, std::size_t a_bytes, const void* b, std::size_t b_bytes) {
-  const auto* const first = static_cast<const unsigned char*>(a);
-  const auto* const second = static_cast<const unsigned char*>(b);
-  return first < second + b_bytes && second < first + a_bytes;
 }
 
 std::map<std::int64_t, void*> pointers_of(const Program& program, const Descriptor& pack) {

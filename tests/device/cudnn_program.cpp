@@ -1,9 +1,8 @@
 #include "tests/device/cudnn_program.h"
 
-#include <atomic>
+#include <algorithm>
 #include <limits>
 
-#include "kernels/bf16.h"
 #include "tests/device/convolve.h"
 #include "tests/device/cudnn_engines.h"
 #include "tests/device/numbers.h"
@@ -13,37 +12,22 @@ namespace {
 
 using Pointers = std::map<std::int64_t, void*>;
 
-template <typename T>
-T read_element(cudnnDataType_t type, const void* data, std::int64_t index) {
+Number number_of(cudnnDataType_t type) {
   switch (type) {
     case CUDNN_DATA_DOUBLE:
-      return static_cast<T>(load<double>(data, index));
+      return Number::f64;
     case CUDNN_DATA_FLOAT:
-      return static_cast<T>(load<float>(data, index));
+      return Number::f32;
     case CUDNN_DATA_BFLOAT16:
-      return static_cast<T>(static_cast<float>(load<bf16>(data, index)));
+      return Number::bf16;
     default:
-      return static_cast<T>(load<_Float16>(data, index));
-  }
-}
-
-template <typename T>
-void write_element(cudnnDataType_t type, void* data, std::int64_t index, T value) {
-  switch (type) {
-    case CUDNN_DATA_DOUBLE:
-      return store(data, index, static_cast<double>(value));
-    case CUDNN_DATA_FLOAT:
-      return store(data, index, static_cast<float>(value));
-    case CUDNN_DATA_BFLOAT16:
-      return store(data, index, bf16(static_cast<float>(value)));
-    default:
-      return store(data, index, static_cast<_Float16>(value));
+      return Number::f16;
   }
 }
 
 // As the type of a tensor can hold it.
 template <typename T>
-T rounded(cudnnDataType_t type, T value) {
+T rounded(Number type, T value) {
   double place = 0;
   write_element(type, &place, 0, value);
   return read_element<T>(type, &place, 0);
@@ -68,16 +52,18 @@ using Values = std::vector<T>;
 
 template <typename T>
 Values<T> read_values(const Tensor& t, const void* data) {
+  const Number type = number_of(t.type);
   Values<T> values(static_cast<std::size_t>(t.numel()));
   for_each_element(
-      t, [&](auto from, auto to) { values[static_cast<std::size_t>(to)] = read_element<T>(t.type, data, from); });
+      t, [&](auto from, auto to) { values[static_cast<std::size_t>(to)] = read_element<T>(type, data, from); });
   return values;
 }
 
 template <typename T>
 void write_values(const Tensor& t, const Values<T>& values, void* data) {
-  for_each_element(
-      t, [&](auto to, auto from) { write_element(t.type, data, to, values[static_cast<std::size_t>(from)]); });
+  const Number type = number_of(t.type);
+  for_each_element(t,
+                   [&](auto to, auto from) { write_element(type, data, to, values[static_cast<std::size_t>(from)]); });
 }
 
 // By 180 degrees: a dense [o, kh, kw, c] with kh and kw reversed.
@@ -118,14 +104,7 @@ void spoil_sums(Flaw flaw, cudnnDataType_t type, Values<T>& sums) {
       sum = round_significand(part + round_significand(sum - part, bits), bits);
     }
   }
-  if (flaw == Flaw::nondeterministic) {
-    static std::atomic<std::uint32_t> runs{0};
-    std::uint32_t state = 2654435761u * ++runs;
-    for (T& sum : sums) {
-      state = state * 1664525u + 1013904223u;
-      sum *= T{1} + static_cast<T>(state >> 8) * static_cast<T>(0x1p-30);
-    }
-  }
+  if (flaw == Flaw::nondeterministic) disturb(sums);
 }
 
 ConvolutionShape shape_of(const Convolution& c) {
@@ -183,7 +162,7 @@ template <typename T>
 void finish(const Program& program, Values<T> values, const Pointers& pointers) {
   const Convolution& c = program.convolution;
   const auto keep = [&](const Tensor& t) {
-    for (T& value : values) value = rounded(t.type, value);
+    for (T& value : values) value = rounded(number_of(t.type), value);
     if (!t.is_virtual) write_values(t, values, pointers.at(t.id));
   };
   Values<T> old;

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "kernels/bf16.h"
+#include "tests/device/numbers.h"
 
 namespace retort::standin {
 
@@ -71,20 +71,10 @@ class DeviceBytes {
   void* data_ = nullptr;
 };
 
-enum class Number { f64, f32, bf16, f16 };
-
-inline std::size_t size_of(Number type) {
-  return type == Number::f64 ? 8 : type == Number::f32 ? 4 : 2;
-}
-
 inline std::vector<unsigned char> encode(Number type, const std::vector<double>& values) {
   std::vector<unsigned char> bytes(values.size() * size_of(type));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto put = [&](auto value) { std::memcpy(bytes.data() + i * sizeof value, &value, sizeof value); };
-    if (type == Number::f64) put(values[i]);
-    if (type == Number::f32) put(static_cast<float>(values[i]));
-    if (type == Number::bf16) put(retort::bf16(static_cast<float>(values[i])));
-    if (type == Number::f16) put(static_cast<_Float16>(values[i]));
+    write_element(type, bytes.data(), static_cast<std::int64_t>(i), values[i]);
   }
   return bytes;
 }
@@ -92,14 +82,7 @@ inline std::vector<unsigned char> encode(Number type, const std::vector<double>&
 inline std::vector<double> decode(Number type, const std::vector<unsigned char>& bytes) {
   std::vector<double> values(bytes.size() / size_of(type));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto get = [&](auto value) {
-      std::memcpy(&value, bytes.data() + i * sizeof value, sizeof value);
-      return value;
-    };
-    if (type == Number::f64) values[i] = get(double{});
-    if (type == Number::f32) values[i] = get(float{});
-    if (type == Number::bf16) values[i] = get(retort::bf16{});
-    if (type == Number::f16) values[i] = static_cast<double>(get(_Float16{}));
+    values[i] = read_element<double>(type, bytes.data(), static_cast<std::int64_t>(i));
   }
   return values;
 }

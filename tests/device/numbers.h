@@ -1,8 +1,12 @@
 // Numbers in device memory as the stand-in libraries read and write them, and what rounding does to them.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <vector>
+
+#include "kernels/bf16.h"
 
 namespace retort::standin {
 
@@ -52,6 +56,59 @@ inline float truncate_to_tf32(float value) {
 inline void fill_with_garbage(void* data, std::size_t bytes) {
   if (bytes > 0) std::memset(data, 0xa5, bytes / 2);
   if (bytes > 0) std::memset(static_cast<unsigned char*>(data) + bytes / 2, 0xff, bytes - bytes / 2);
+}
+
+// Types that the libraries compute with.
+enum class Number : std::uint8_t { f64, f32, bf16, f16 };
+
+inline std::size_t size_of(Number type) {
+  return type == Number::f64 ? 8 : type == Number::f32 ? 4 : 2;
+}
+
+template <typename T>
+T read_element(Number type, const void* data, std::int64_t index) {
+  switch (type) {
+    case Number::f64:
+      return static_cast<T>(load<double>(data, index));
+    case Number::f32:
+      return static_cast<T>(load<float>(data, index));
+    case Number::bf16:
+      return static_cast<T>(static_cast<float>(load<bf16>(data, index)));
+    case Number::f16:
+      break;
+  }
+  return static_cast<T>(load<_Float16>(data, index));
+}
+
+template <typename T>
+void write_element(Number type, void* data, std::int64_t index, T value) {
+  switch (type) {
+    case Number::f64:
+      return store(data, index, static_cast<double>(value));
+    case Number::f32:
+      return store(data, index, static_cast<float>(value));
+    case Number::bf16:
+      return store(data, index, bf16(static_cast<float>(value)));
+    case Number::f16:
+      return store(data, index, static_cast<_Float16>(value));
+  }
+}
+
+// What an addition in no order makes of sums: other low bits at every call.
+template <typename T>
+void disturb(std::vector<T>& sums) {
+  static std::atomic<std::uint32_t> calls{0};
+  std::uint32_t state = 2654435761u * ++calls;
+  for (T& sum : sums) {
+    state = state * 1664525u + 1013904223u;
+    sum *= T{1} + static_cast<T>(state >> 8) * static_cast<T>(0x1p-30);
+  }
+}
+
+inline bool overlap(const void* a, std::size_t a_bytes, const void* b, std::size_t b_bytes) {
+  const auto* const first = static_cast<const unsigned char*>(a);
+  const auto* const second = static_cast<const unsigned char*>(b);
+  return first < second + b_bytes && second < first + a_bytes;
 }
 
 }  // namespace retort::standin
