@@ -104,6 +104,40 @@ TEST_F(LibrariesTest, AProductKeepsItsAlgorithmAndSumsInOneOrder) {
   EXPECT_THAT(y.read(), Each(6.0f));
 }
 
+// One shape throughout, so that what is remembered of one product could be taken for another.
+TEST_F(LibrariesTest, ProductsOfOneShapeAreToldApart) {
+  for (int round = 0; round < 2; ++round) {
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+      for (const Math math : {Math::strict, Math::standard, Math::tf32}) {
+        for (const std::size_t shift : {0, 8}) {
+          const Array a(backend_, dtype, {5, 5}, shift), b(backend_, dtype, {5, 5}), y(backend_, dtype, {5, 5}),
+              bias(backend_, accumulation_type(dtype), {5}), plain(backend_, DType::f32, {5, 5});
+          for (const bool biased : {false, true}) {
+            backend_.matmul(a.view(), false, b.view(), true, biased ? bias.view() : View{}, math, y.view(), {});
+            backend_.convert(y.view(), plain.view(), {});
+            EXPECT_THAT(plain.read(), Each(biased ? 6.0f : 5.0f)) << name_of(dtype) << biased;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(LibrariesTest, NothingToAddUpIsZero) {
+  const Array a(backend_, DType::f32, {4, 0}), b(backend_, DType::f32, {0, 5}), bias(backend_, DType::f32, {5}),
+      y(backend_, DType::f32, {4, 5});
+  backend_.matmul(a.view(), false, b.view(), false, {}, Math::standard, y.view(), {});
+  EXPECT_THAT(y.read(), Each(0.0f));
+  backend_.matmul(a.view(), false, b.view(), false, bias.view(), Math::standard, y.view(), {});
+  EXPECT_THAT(y.read(), Each(1.0f));
+  const Array x(backend_, DType::f32, {0, 6, 6, 8}), dy(backend_, DType::f32, {0, 6, 6, 4}),
+      dw(backend_, DType::f32, {4, 1, 1, 8});
+  backend_.conv2d_backward_weights(x.view(), dy.view(), {}, dw.view(), {});
+  EXPECT_THAT(dw.read(), Each(0.0f));
+  backend_.conv2d(x.view(), dw.view(), {}, {}, dy.view(), {});
+  EXPECT_THAT(take_engines_run(), testing::IsEmpty());
+}
+
 // Algorithms are kept by what all pointers have in common; the bias may be the one that is least aligned.
 TEST_F(LibrariesTest, AProductsBiasMayLieAnywhere) {
   const Array a(backend_, DType::f32, {4, 6}, 4), b(backend_, DType::f32, {6, 5}), y(backend_, DType::f32, {4, 5});
