@@ -149,5 +149,26 @@ TEST_F(LibrariesTest, AProductsBiasMayLieAnywhere) {
   }
 }
 
+// After a call in which all pointers are aligned, each of them is less so in turn.
+TEST_F(LibrariesTest, NoPointerIsTakenForBetterAlignedThanItIs) {
+  ConvParams params;
+  params.pad_h = params.pad_w = 1;
+  for (int shifted = -1; shifted < 5; ++shifted) {
+    SCOPED_TRACE(shifted);
+    const auto shift = [shifted](int pointer) { return pointer == shifted ? std::size_t{4} : std::size_t{0}; };
+    const Array x(backend_, DType::f32, {2, 6, 6, 8}, shift(0)), w(backend_, DType::f32, {8, 3, 3, 8}, shift(1)),
+        y(backend_, DType::f32, {2, 6, 6, 8}, shift(2)), bias(backend_, DType::f32, {8}, shift(3)),
+        residual(backend_, DType::f32, {2, 6, 6, 8}, shift(4));
+    backend_.conv2d(x.view(), w.view(), {bias.view(), residual.view()}, params, y.view(), {});
+    backend_.conv2d_backward_data(y.view(), w.view(), params, x.view(), {});
+    backend_.conv2d_backward_weights(x.view(), y.view(), params, w.view(), {});
+    EXPECT_THAT(take_engines_run(), testing::SizeIs(3));
+    const Array a(backend_, DType::f32, {6, 8}, shift(0)), b(backend_, DType::f32, {8, 8}, shift(1)),
+        product(backend_, DType::f32, {6, 8}, shift(2));
+    backend_.matmul(a.view(), false, b.view(), false, bias.view(), Math::standard, product.view(), {});
+    EXPECT_THAT(take_algorithms_run(), testing::ElementsAre(EndsWith(" + bias")));
+  }
+}
+
 }  // namespace
 }  // namespace retort::kernels
