@@ -130,6 +130,8 @@ TEST_F(LibrariesTest, NothingToAddUpIsZero) {
   EXPECT_THAT(y.read(), Each(0.0f));
   backend_.matmul(a.view(), false, b.view(), false, bias.view(), Math::standard, y.view(), {});
   EXPECT_THAT(y.read(), Each(1.0f));
+  const Array nothing(backend_, DType::f32, {0, 4});
+  backend_.matmul(nothing.view(), false, y.view(), false, {}, Math::standard, b.view(), {});
   const Array x(backend_, DType::f32, {0, 6, 6, 8}), dy(backend_, DType::f32, {0, 6, 6, 4}),
       dw(backend_, DType::f32, {4, 1, 1, 8});
   backend_.conv2d_backward_weights(x.view(), dy.view(), {}, dw.view(), {});
