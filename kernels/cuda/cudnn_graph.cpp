@@ -110,8 +110,7 @@ Descriptor activation(Activation act, DType dtype) {
 }
 
 // y = f(x), or f(x, b).
-Descriptor pointwise_operation(Descriptor f, const Descriptor& x, const Descriptor* b, const Descriptor& y) {
-  f.finalize();
+Descriptor pointwise_operation(const Descriptor& f, const Descriptor& x, const Descriptor* b, const Descriptor& y) {
   Descriptor operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
   operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, f).set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
   if (b != nullptr) operation.set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, *b);
@@ -210,7 +209,8 @@ std::vector<cudnnBackendDescriptor_t> ConvGraph::add_epilogue(const ConvKey& key
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const auto id = kConvVirtual + 1 + static_cast<std::int64_t>(i);
     const Descriptor& result = i + 1 == steps.size() ? y : keep_tensor(id, compute_type(key.dtype), layout, key);
-    operations.push_back(keep(pointwise_operation(std::move(steps[i].f), *sum, steps[i].operand, result)).get());
+    const Descriptor& f = keep(std::move(steps[i].f.finalize()));
+    operations.push_back(keep(pointwise_operation(f, *sum, steps[i].operand, result)).get());
     sum = &result;
   }
   return operations;

@@ -68,7 +68,7 @@ class ConvGraph {
   const Descriptor& keep_tensor(std::int64_t id, cudnnDataType_t type, const CudnnLayout& layout, const ConvKey& key);
   std::vector<cudnnBackendDescriptor_t> add_epilogue(const ConvKey& key, const Descriptor* sum, const Descriptor& y);
 
-  std::deque<Descriptor> parts_;  // tensors and operations; the graph refers to them
+  std::deque<Descriptor> parts_;  // all that the graph refers to: cuDNN does not say whether it has copies
   Descriptor graph_{CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR};
 };
 
