@@ -33,14 +33,13 @@ using Accumulation = typename AccumulationOf<T>::type;  // "A" of kernels.h
 // An accumulated value as an element.
 template <typename T>
 __device__ inline T narrow(Accumulation<T> x) {
-#ifndef RETORT_SIMT
   if constexpr (std::is_same_v<T, bf16>) {  // the same rounding as bf16's constructor, in one instruction
     bf16 y;
     y.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
     return y;
-  } else
-#endif
+  } else {
     return static_cast<T>(x);
+  }
 }
 
 // Calls f.operator()<T>() with the C++ type of a floating dtype.
@@ -70,10 +69,16 @@ inline constexpr int kPackOfBoth = kPackOf<X> < kPackOf<Y> ? kPackOf<X> : kPackO
 
 template <int N, typename T>
 __device__ inline Pack<T, N> load_pack(const T* at) {
+#ifdef RETORT_SIMT
+  ::retort::simt::check_aligned(at, alignof(Pack<T, N>));
+#endif
   return *reinterpret_cast<const Pack<T, N>*>(at);
 }
 template <int N, typename T>
 __device__ inline void store_pack(T* at, const Pack<T, N>& pack) {
+#ifdef RETORT_SIMT
+  ::retort::simt::check_aligned(at, alignof(Pack<T, N>));
+#endif
   *reinterpret_cast<Pack<T, N>*>(at) = pack;
 }
 
