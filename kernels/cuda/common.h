@@ -150,10 +150,10 @@ __device__ inline A activate(A x, Activation kind) {
   if (x <= A(0)) return A(0);
   return kind == Activation::relu6 && x >= A(6) ? A(6) : x;
 }
-// Whether the activation that gave y let the gradient through.
+// Whether the activation that gave y let the gradient through; NaN does, so that it is not lost.
 template <typename A>
 __device__ inline bool is_open(A y, Activation kind) {
-  return kind == Activation::identity || (y > A(0) && (kind == Activation::relu || y < A(6)));
+  return kind == Activation::identity || !(y <= A(0) || (kind == Activation::relu6 && y >= A(6)));
 }
 
 // --- temporary memory ----------------------------------------------------------------------------------------------

@@ -133,9 +133,14 @@ TEST(LargeIndices, ShapeAndFrozen) {
       {{f32, tiles}, {f32, tiles}}, [](Backend& b, const Views& v) { b.transpose_inner(v[0], v[1], {}); }, 2);
 }
 
-TEST(LargeIndices, Pools) {
-  const std::int64_t images = (k32 >> 6) + 5;
-  const Shape in{images * 4, 4, 4, 4}, out{images * 4, 2, 2, 4};
+// Packs of channels, and single ones, of which there are more than 2^32.
+class LargePools : public testing::TestWithParam<std::pair<Shape, Shape>> {};
+INSTANTIATE_TEST_SUITE_P(LargeIndices, LargePools,
+                         testing::Values(std::pair{Shape{(k32 >> 4) + 5, 4, 4, 4}, Shape{(k32 >> 4) + 5, 2, 2, 4}},
+                                         std::pair{Shape{k32 + 5, 2, 2, 1}, Shape{k32 + 5, 1, 1, 1}}));
+
+TEST_P(LargePools, Reach) {
+  const auto [in, out] = GetParam();
   const kernels::PoolParams halves{2, 2, 2, 2, 0, 0};
   expect_reached({{f32, in}, {i32, out}, {f32, out}},
                  [&](Backend& b, const Views& v) { b.max_pool(v[0], halves, v[2], v[1], {}); });
@@ -147,8 +152,12 @@ TEST(LargeIndices, Pools) {
   expect_reached({{f32, in}, {f32, out}}, [](Backend& b, const Views& v) { b.adaptive_average_pool(v[0], v[1], {}); });
 }
 
-TEST(LargeIndices, BatchNormAndColumnSums) {
-  const Shape s{(k32 >> 3) + 5, 8}, c{8};
+// Rows that pass 2^32 themselves as well.
+class LargeColumns : public testing::TestWithParam<Shape> {};
+INSTANTIATE_TEST_SUITE_P(LargeIndices, LargeColumns, testing::Values(Shape{(k32 >> 3) + 5, 8}, Shape{k32 + 5, 1}));
+
+TEST_P(LargeColumns, Reach) {
+  const Shape s = GetParam(), c{s[1]};
   const kernels::Activation relu = Activation::relu;
   expect_reached({{f32, s}, {f32, s}, {f32, c}, {f32, c}, {f32, c}, {f32, c}, {f32, s}},
                  [&](Backend& b, const Views& v) {

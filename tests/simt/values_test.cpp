@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cuda/direct_convolution.h"
 #include "tests/simt/device_calls.h"
 #include "tests/simt/simt.h"
 
@@ -34,6 +35,16 @@ Argument positive(DType type, const Shape& shape) {
   Argument a = input(type, shape);
   for (double& v : a.values) v = 0.2 + std::abs(v);
   return a;
+}
+
+double element(const View& view, std::int64_t i) {
+  if (view.dtype == DType::f64) return view.as<double>()[i];
+  return view.dtype == DType::f32 ? view.as<float>()[i] : static_cast<float>(view.as<bf16>()[i]);
+}
+void set_element(const View& view, std::int64_t i, double value) {
+  if (view.dtype == DType::f64) view.as<double>()[i] = value;
+  if (view.dtype == DType::f32) view.as<float>()[i] = static_cast<float>(value);
+  if (view.dtype == DType::bf16) view.as<bf16>()[i] = bf16(static_cast<float>(value));
 }
 
 class SimtValues : public testing::TestWithParam<DType> {};
@@ -218,6 +229,113 @@ TEST(SimtLabels, OutOfRangeInAnyRow) {
       EXPECT_TRUE(std::isnan(metrics[0][0])) << "row " << row << ", label " << bad;
       EXPECT_EQ(metrics[0][2], kRows - 1) << "row " << row << ", label " << bad;  // all others are among five
       EXPECT_EQ(metrics[0][3], kRows);
+    }
+  }
+}
+
+// A norm that is no number must not leave the parameters as if nothing had happened; one of 0 must leave them.
+TEST(SimtOptimizerValues, NormsAtTheEnds) {
+  const Shape n{kernels::kArenaChunk};
+  for (const DType a : {DType::f64, DType::f32}) {
+    for (const double norm : {kNan, kInfinity, 0.0, 2.999999, 3.0, 3.1}) {
+      expect_same({updated(a, n), input(a, n), input(DType::f32, {1}, std::vector<double>{1}),
+                   input(DType::f64, {1}, std::vector<double>{0.1}), input(DType::i32, {1}, std::vector<double>{1}),
+                   input(DType::f64, {1}, std::vector<double>{norm})},
+                  [](Backend& b, const Views& v) {
+                    kernels::OptimizerArgs args;
+                    args.parameter = v[0];
+                    args.gradient = v[1];
+                    args.decay_scale = args.lr_scale = v[2];
+                    args.lr = v[3];
+                    args.step = v[4];
+                    args.gradient_norm = v[5];
+                    args.max_norm = 3;
+                    b.optimizer_step(args, {});
+                  });
+    }
+  }
+}
+
+// Rows and columns without any spread, beside others.
+TEST_P(SimtValues, ConstantRowsAndColumns) {
+  const DType t = GetParam(), a = accumulation_type(t);
+  for (const Shape& s : {Shape{9, 13}, Shape{45, 40}}) {
+    std::vector<double> x = normal_values(s.numel()), y = normal_values(s.numel());
+    for (std::int64_t c = 0; c < s[1]; ++c) x[static_cast<std::size_t>(2 * s[1] + c)] = 0.125;
+    for (std::int64_t r = 0; r < s[0]; ++r) y[static_cast<std::size_t>(r * s[1] + 1)] = -3;
+    const Expectation rounding{1e-11, 2e-5, 2e-2};
+    expect_same(
+        {input(t, s, x), input(t, s), output(t, s), output(a, {s[0]}), output(t, s)},
+        [](Backend& b, const Views& v) {
+          b.standardize_rows(v[0], 1e-3, v[2], v[3], {});
+          b.standardize_rows_backward(v[2], v[3], v[1], 1e-3, v[4], {});
+        },
+        rounding);
+    for (const bool by_columns : {false, true}) {
+      expect_same(
+          {input(t, s, x), input(t, s, y), output(a, {1}), output(t, s)},
+          [&](Backend& b, const Views& v) { b.pearson_loss(v[0], v[1], by_columns, 1e-8, v[2], v[3], {}); }, rounding);
+    }
+  }
+}
+
+// Samples that are all one and the same have no mean distance to divide by.
+TEST(SimtRelationValues, NoDistances) {
+  for (const DType t : {DType::f64, DType::f32}) {
+    const Shape pairs{6, 6};
+    const std::vector<double> none(36, 0), some(36, 2);
+    for (const auto& [s, teacher] : {std::pair{none, some}, {some, none}, {none, none}}) {
+      for (const bool normalize : {true, false}) {
+        expect_same({input(t, pairs, s), input(t, pairs, teacher), output(t, {1}), output(t, pairs)},
+                    [&](Backend& b, const Views& v) {
+                      b.distance_loss(v[0], v[1], {normalize, false, 1e-12}, v[2], v[3], {});
+                    });
+        expect_same({input(t, pairs, s), input(t, pairs, teacher), output(t, {1}), output(t, pairs)},
+                    [](Backend& b, const Views& v) { b.angle_loss(v[0], v[1], 1e-12, v[2], v[3], {}); });
+      }
+    }
+  }
+}
+
+// So many channels that the samples go in groups of one.
+TEST(SimtRelationValues, NeuronSelectivityInGroups) {
+  constexpr std::int64_t kChannels = 2100;
+  const std::vector<Argument> arguments{input(DType::f64, {2, kChannels, 1}, 0.3),
+                                        input(DType::f64, {2, kChannels, 1}, 0.3), output(DType::f64, {1}),
+                                        output(DType::f64, {2, kChannels, 1})};
+  const Call call = [](Backend& b, const Views& v) { b.neuron_selectivity(v[0], v[1], v[2], v[3], {}); };
+  const auto expected = results(kernels::backend({}), arguments, call),
+             actual = results(simt_device(), arguments, call);
+  EXPECT_NEAR(actual[0][0], expected[0][0], 1e-12);
+  for (std::size_t i = 0; i < expected[1].size(); ++i) ASSERT_NEAR(actual[1][i], expected[1][i], 1e-12) << i;
+}
+
+// What follows a convolution where no library does it: with and without each part, packs and single elements.
+TEST_P(SimtValues, BiasResidualActivation) {
+  const DType t = GetParam(), a = accumulation_type(t);
+  for (const Shape& s : {Shape{3, 5, 2, 8}, Shape{3, 5, 7, 6}, Shape{2, 3, 3, 5}, Shape{2, 9, 9, 48}}) {
+    for (const Activation act : kActivations) {
+      for (const bool bias : {false, true}) {
+        for (const bool residual : {false, true}) {
+          expect_same_shifted_too({input(a, {s.last()}), input(t, s, 3), updated(t, s, 3)},
+                                  [&](Backend& b, const Views& v) {
+                                    const ConstView of_bias = bias ? ConstView(v[0]) : ConstView();
+                                    const ConstView of_residual = residual ? ConstView(v[1]) : ConstView();
+                                    if (b.device().is_cuda()) {
+                                      kernels::bias_residual_activation({of_bias, of_residual, act}, v[2], {});
+                                      return;
+                                    }
+                                    for (std::int64_t i = 0; i < s.numel(); ++i) {
+                                      double sum = element(v[2], i);
+                                      if (bias) sum += element(v[0], i % s.last());
+                                      if (residual) sum += element(v[1], i);
+                                      if (act != Activation::identity && sum < 0) sum = 0;
+                                      if (act == Activation::relu6 && sum > 6) sum = 6;
+                                      set_element(v[2], i, sum);
+                                    }
+                                  });
+        }
+      }
     }
   }
 }
