@@ -11,8 +11,10 @@ does not compile counts as neither found nor missed. The exit status is 0 where 
 """
 import argparse
 import fcntl
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -47,11 +49,17 @@ def read(path):
 
 def run(command, limit):
     """The exit status; one that takes too long has failed, for a fault can make a loop endless."""
+    child = subprocess.Popen(command, shell=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True, errors="replace", start_new_session=True)
     try:
-        return subprocess.run(command, shell=True, cwd=ROOT, timeout=limit, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True)
-    except subprocess.TimeoutExpired as late:
-        return subprocess.CompletedProcess(command, 1, f"took more than {late.timeout} s")
+        return subprocess.CompletedProcess(command, stdout=child.communicate(timeout=limit)[0],
+                                           returncode=child.returncode)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, f"took more than {limit} s")
+    finally:  # and all that it has started
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def main():
@@ -64,6 +72,7 @@ def main():
     parser.add_argument("--limit", type=float, default=600, metavar="S", help="seconds a command may take (600)")
     parser.add_argument("--check", action="store_true", help="only whether the list fits the sources")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of what puts the file back
     targets = arguments.target or ["retort_simt_tests"]
     commands = arguments.command or [c for t in targets for c in COMMANDS.get(t, [])]
     faults = [f for f in read(arguments.list) if re.search(arguments.filter, "\t".join(map(str, f[1:])))]
