@@ -96,6 +96,7 @@ void launch(void (*kernel)(Parameters...), Grid grid, dim3 block, std::size_t sh
 #else
 #ifdef RETORT_STANDIN
   ::retort::standin::introduce_kernel(kernel, grid.where);
+  (::retort::standin::clear_padding(args), ...);
 #endif
   void* pointers[] = {const_cast<void*>(static_cast<const void*>(&args))...};
   detail::launch_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream, pointers);

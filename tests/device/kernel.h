@@ -55,6 +55,12 @@ struct SignatureOf {
 
 }  // namespace detail
 
+// What lies between a struct's members may look like a pointer.
+template <typename T>
+void clear_padding(T& argument) {
+  if constexpr (std::is_class_v<T>) __builtin_clear_padding(&argument);
+}
+
 template <typename... Parameters>
 void introduce_kernel(void (*kernel)(Parameters...), const std::source_location& where) {
   introduce_kernel(reinterpret_cast<const void*>(kernel), detail::SignatureOf<Parameters...>::kSignature, where);
