@@ -76,6 +76,7 @@ void execute(Work& work) {
     finding("{} on {}: {}", work.what, stream.name, error.what());
   }
   for (const auto& allocation : work.touched) check_guards(*allocation, work);
+  if (settings().all_guards) check_all_guards(work);
   work.time = static_cast<double>(++stream.done);
   work.done = true;
   work.run = nullptr;

@@ -140,6 +140,7 @@ struct Settings {
   std::mt19937_64 random;
   std::size_t memory = std::size_t{80} << 30;
   int multiprocessors = 2;
+  bool all_guards = false;
 };
 Settings& settings();
 

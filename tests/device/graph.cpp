@@ -48,10 +48,11 @@ void take_memory(Executable& exec) {
 }
 
 void free_what_is_left(Executable& exec, Stream& stream) {
-  if (exec.left.empty()) return;
-  if (!exec.frees_by_itself) refuse(cudaErrorInvalidValue);
+  std::erase_if(exec.left, [](const auto& allocation) {  // what the program freed
+    return find_allocation(allocation->block->data) != allocation;
+  });
+  if (!exec.left.empty() && !exec.frees_by_itself) refuse(cudaErrorInvalidValue);
   for (const auto& allocation : std::exchange(exec.left, {})) {
-    if (find_allocation(allocation->block->data) != allocation) continue;  // the program freed it
     const auto work =
         next_work(stream, {.kind = Kind::free, .what = "the free of a graph's memory at its next launch"});
     end_life(allocation, {work->at, work->clock, work->what, stream.name});

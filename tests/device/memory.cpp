@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kAlignment = 256;  // what CUDA's allocations have at least
 constexpr std::size_t kGuard = 256;
+constexpr std::size_t kPage = 4096;
 constexpr std::size_t kArenaBytes = std::size_t{1} << 40;
 
 // Addresses only; pages come when they are touched.
@@ -39,7 +40,10 @@ struct Arena {
   }
   void give(std::byte* at, std::size_t bytes) {
     simt::lift_guard(at, bytes);
-    madvise(at, bytes, MADV_DONTNEED);
+    // The whole pages of it; the others hold a part of a neighbour.
+    const std::size_t first = (static_cast<std::size_t>(at - begin) + kPage - 1) / kPage * kPage;
+    const std::size_t last = (static_cast<std::size_t>(at - begin) + bytes) / kPage * kPage;
+    if (first < last) madvise(begin + first, last - first, MADV_DONTNEED);
     returned.emplace(bytes, at);
   }
 };
@@ -221,6 +225,10 @@ void check_guards(const Allocation& allocation, const Work& after) {
   if (before && behind) return;
   finding("{} on {}: something wrote {} {}", after.what, after.stream->name, before ? "behind" : "before",
           describe(allocation));
+}
+
+void check_all_guards(const Work& after) {
+  for (const auto& [data, allocation] : state().live) check_guards(*allocation, after);
 }
 
 void set_allocation(Work& work, const std::shared_ptr<Allocation>& allocation) {

@@ -84,6 +84,7 @@ void end_life(const std::shared_ptr<Allocation>& allocation, const Toucher& by);
 std::vector<std::shared_ptr<Allocation>> check_uses(const Toucher& by, const std::vector<Use>& uses);
 void check_uses(Work& work, const std::vector<Use>& uses);
 void check_guards(const Allocation& allocation, const Work& after);
+void check_all_guards(const Work& after);
 
 // Give an allocation and a free what they do when they execute: guards are written; looked at, and the memory turns NaN.
 void set_allocation(Work& work, const std::shared_ptr<Allocation>& allocation);

@@ -60,6 +60,9 @@ void free(void* data, Stream& stream) {
   if (allocation == nullptr || allocation->block->data != data) {
     finding("cudaFreeAsync on {}: not an allocation of this device, or freed before", stream.name);
   }
+  if (allocation->capture != nullptr) {
+    finding("cudaFreeAsync on {}: the allocation is being recorded on another stream", stream.name);
+  }
   const auto work =
       next_work(stream, {.kind = Kind::free, .what = fmt::format("the free of {} bytes", allocation->bytes)});
   end_life(allocation, {work->at, work->clock, work->what, stream.name});

@@ -93,6 +93,7 @@ Settings& settings() {
     if (const auto text = environment("RETORT_STANDIN_MULTIPROCESSORS"); !text.empty()) {
       made->multiprocessors = static_cast<int>(number(text, "RETORT_STANDIN_MULTIPROCESSORS"));
     }
+    made->all_guards = environment("RETORT_STANDIN_GUARDS") == "all";
     read_failures(environment("RETORT_STANDIN_FAIL"));
     // Registered last to first: a leak ends the process there and then.
     if (environment("RETORT_STANDIN_LEAKS") == "1") std::atexit(report_leaks);

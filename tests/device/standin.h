@@ -20,6 +20,8 @@
 //                                   asked for run ahead), early (at once, when queued), seed:N (any legal order)
 //   RETORT_STANDIN_MEMORY           bytes of the device; 80 GiB
 //   RETORT_STANDIN_MULTIPROCESSORS  2, so that kernels' loops do go round; a real H100 has 132
+//   RETORT_STANDIN_GUARDS=all       the guards of all allocations are looked at after each piece of work, not only those of
+//                                   what it was given: slow, and names who wrote far outside
 //   RETORT_STANDIN_FAIL             NAME:N or NAME:N:COUNT: the N-th call of a function and COUNT - 1 more fail; "all" for
 //                                   NAME counts calls of every function. Several, with commas between.
 //   RETORT_STANDIN_STATS=1          at exit: nodes of each recording by kind, and the calls of every function
@@ -49,6 +51,7 @@ std::map<std::string, std::int64_t> calls();
 
 struct Left {
   std::size_t allocations = 0, pinned = 0, streams = 0, events = 0, graphs = 0;
+  bool operator==(const Left&) const = default;
 };
 Left left();           // what exists now; memory of graphs apart
 std::size_t queued();  // pieces of work that have not run
