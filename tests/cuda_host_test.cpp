@@ -20,47 +20,64 @@
 namespace retort::kernels {
 namespace {
 
+// What a key is made of; all numbers apart where they could be exchanged.
+struct Arguments {
+  ConvDirection direction = ConvDirection::backward_data;
+  DType dtype = DType::bf16;
+  Shape x{8, 7, 6, 12}, w{16, 3, 2, 3}, y{8, 4, 5, 16};
+  ConvParams params = [] {
+    ConvParams p;
+    p.stride_h = 2;
+    p.stride_w = 1;
+    p.pad_h = 1;
+    p.pad_w = 0;
+    p.groups = 4;
+    p.math = Math::tf32;
+    return p;
+  }();
+  ConvEpilogue epilogue{some(), {}, Activation::relu};
+  std::int64_t alignment = 16;
+
+  static ConstView some() {  // only that it is there matters
+    static const float something = 0;
+    return {&something, DType::f32, {16}};
+  }
+  ConvKey key() const { return make_conv_key(direction, dtype, x, w, y, params, epilogue, alignment); }
+};
+
 ConvKey example_key() {
-  ConvParams params;
-  params.stride_h = 2;
-  params.stride_w = 1;
-  params.pad_h = 1;
-  params.pad_w = 0;
-  params.groups = 4;
-  params.math = Math::tf32;
-  const float something = 0;
-  const ConvEpilogue epilogue{{&something, DType::f32, {16}}, {}, Activation::relu};
-  return make_conv_key(ConvDirection::backward_data, DType::bf16, {8, 7, 6, 12}, {16, 3, 2, 3}, {8, 4, 5, 16}, params,
-                       epilogue, 16);
+  return Arguments{}.key();
 }
 
-// Every key that differs from `key` in one field.
-std::vector<ConvKey> neighbours(const ConvKey& key) {
+// The keys of all arguments that differ from the example in one.
+std::vector<ConvKey> neighbours() {
   std::vector<ConvKey> list;
   const auto with = [&](auto change) {
-    ConvKey other = key;
+    Arguments other;
     change(other);
-    list.push_back(other);
+    list.push_back(other.key());
   };
-  with([](ConvKey& k) { k.direction = ConvDirection::forward; });
-  with([](ConvKey& k) { k.dtype = DType::f32; });
-  with([](ConvKey& k) { k.math = Math::strict; });
-  with([](ConvKey& k) { k.bias = false; });
-  with([](ConvKey& k) { k.residual = true; });
-  with([](ConvKey& k) { k.act = Activation::identity; });
-  with([](ConvKey& k) { k.act = Activation::relu6; });
-  with([](ConvKey& k) { k.alignment = 8; });
-  for (std::size_t axis = 0; axis < 4; ++axis) {
-    with([&](ConvKey& k) { ++k.x[axis]; });
-    with([&](ConvKey& k) { ++k.w[axis]; });
-    with([&](ConvKey& k) { ++k.y[axis]; });
+  with([](Arguments& a) { a.direction = ConvDirection::forward; });
+  with([](Arguments& a) { a.direction = ConvDirection::backward_weights; });
+  with([](Arguments& a) { a.dtype = DType::f32; });
+  with([](Arguments& a) { a.dtype = DType::f64; });
+  with([](Arguments& a) { a.params.math = Math::strict; });
+  with([](Arguments& a) { a.params.math = Math::standard; });
+  with([](Arguments& a) { a.epilogue.bias = {}; });
+  with([](Arguments& a) { a.epilogue.residual = Arguments::some(); });
+  with([](Arguments& a) { a.epilogue.act = Activation::identity; });
+  with([](Arguments& a) { a.epilogue.act = Activation::relu6; });
+  with([](Arguments& a) { a.alignment = 8; });
+  for (int axis = 0; axis < 4; ++axis) {
+    with([&](Arguments& a) { ++a.x[axis]; });
+    with([&](Arguments& a) { ++a.w[axis]; });
+    with([&](Arguments& a) { ++a.y[axis]; });
   }
-  for (std::size_t axis = 0; axis < 2; ++axis) {
-    with([&](ConvKey& k) { ++k.stride[axis]; });
-    with([&](ConvKey& k) { ++k.padding[axis]; });
-    with([&](ConvKey& k) { ++k.dilation[axis]; });
+  for (int ConvParams::*const field :
+       {&ConvParams::stride_h, &ConvParams::stride_w, &ConvParams::pad_h, &ConvParams::pad_w, &ConvParams::dilation_h,
+        &ConvParams::dilation_w, &ConvParams::groups}) {
+    with([&](Arguments& a) { a.params.*field += 2; });
   }
-  with([](ConvKey& k) { k.groups = 1; });
   return list;
 }
 
@@ -84,7 +101,7 @@ TEST(ConvKeyTest, EveryFieldCounts) {
   const ConvKey key = example_key();
   std::set<std::string> texts{key.to_string()};
   std::set<std::size_t> hashes{ConvKeyHash{}(key)};
-  const auto others = neighbours(key);
+  const auto others = neighbours();
   for (const ConvKey& other : others) {
     EXPECT_NE(key, other) << other.to_string();
     texts.insert(other.to_string());

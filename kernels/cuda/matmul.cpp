@@ -5,83 +5,16 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/conv_key.h"
 #include "kernels/cuda/direct_convolution.h"
+#include "kernels/cuda/matmul_problem.h"
 #include "kernels/cuda/native.h"
 #include "kernels/error.h"
 
 namespace retort::kernels {
 namespace {
 
-using MatmulDesc = Handle<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
-using MatrixLayout = Handle<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
-using Preference = Handle<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
-
-cudaDataType_t data_type(DType dtype) {
-  switch (dtype) {
-    case DType::f64:
-      return CUDA_R_64F;
-    case DType::f32:
-      return CUDA_R_32F;
-    case DType::bf16:
-      return CUDA_R_16BF;
-    default:
-      fail("matmul: {} is not a type that products take", name_of(dtype));
-  }
-}
-
-cublasComputeType_t compute_type(DType dtype, Math math) {
-  if (dtype == DType::f64) return CUBLAS_COMPUTE_64F;
-  if (dtype == DType::f32 && math == Math::tf32) return CUBLAS_COMPUTE_32F_FAST_TF32;
-  // Pedantic also refuses what an environment variable might otherwise allow (NVIDIA_TF32_OVERRIDE, emulation).
-  return math == Math::strict ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
-}
-
-template <typename T>
-void set(const MatmulDesc& desc, cublasLtMatmulDescAttributes_t name, T value) {
-  RETORT_CALL(cublasLtMatmulDescSetAttribute(desc.get(), name, &value, sizeof value));
-}
-template <typename T>
-void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t name, T value) {
-  RETORT_CALL(cublasLtMatmulPreferenceSetAttribute(preference.get(), name, &value, sizeof value));
-}
-
-MatrixLayout layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t leading) {
-  MatrixLayout result;
-  RETORT_CALL(cublasLtMatrixLayoutCreate(result.out(), data_type(dtype), static_cast<std::uint64_t>(rows),
-                                         static_cast<std::uint64_t>(columns), leading));
-  return result;
-}
-
-// A product as cuBLASLt wants it described.
-struct Problem {
-  MatmulDesc desc;
-  MatrixLayout first, second, result;
-
-  Problem(const ColumnMajorProduct& p, DType dtype, Math math, const void* bias)
-      : first(layout(dtype, p.transpose_first ? p.k : p.m, p.transpose_first ? p.m : p.k, p.ld_first)),
-        second(layout(dtype, p.transpose_second ? p.n : p.k, p.transpose_second ? p.k : p.n, p.ld_second)),
-        result(layout(dtype, p.m, p.n, p.ld_result)) {
-    const cudaDataType_t scale = dtype == DType::f64 ? CUDA_R_64F : CUDA_R_32F;
-    RETORT_CALL(cublasLtMatmulDescCreate(desc.out(), compute_type(dtype, math), scale));
-    set(desc, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_first ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(desc, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_second ? CUBLAS_OP_T : CUBLAS_OP_N);
-    if (bias != nullptr) {
-      set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-    }
-  }
-};
-
-std::vector<cublasLtMatmulHeuristicResult_t> propose(cublasLtHandle_t handle, const Problem& problem,
+std::vector<cublasLtMatmulHeuristicResult_t> propose(cublasLtHandle_t handle, const MatmulProblem& problem,
                                                      std::int64_t alignment, std::size_t workspace_limit) {
-  Preference preference;
-  RETORT_CALL(cublasLtMatmulPreferenceCreate(preference.out()));
-  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_limit));
-  set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-      static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-  for (const auto name : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-    set(preference, name, static_cast<std::uint32_t>(alignment));
-  }
+  const MatmulPreference preference = matmul_preference(alignment, workspace_limit);
   std::vector<cublasLtMatmulHeuristicResult_t> results(8);
   int count = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
@@ -133,11 +66,17 @@ void MatrixProducts::run(ConstView a, bool transpose_a, ConstView b, bool transp
   const std::scoped_lock lock(mutex_);
   cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
   for (;;) {
-    const Problem problem(product, y.dtype, math, fused ? bias.data : nullptr);
-    const auto [found, fresh] = algorithms_.try_emplace(Key{product, y.dtype, math, fused, alignment});
-    Algorithms& known = found->second;
+    const MatmulProblem problem(product, y.dtype, math, fused ? bias.data : nullptr);
+    const Key key{product, y.dtype, math, fused, alignment};
     const RelaxedCapture relaxed;  // the first run of an algorithm may load its kernels
-    if (fresh) known.list = propose(handle_.get(), problem, alignment, kWorkspaceLimit);
+    auto found = algorithms_.find(key);
+    if (found == algorithms_.end()) {
+      // The heuristics take the alignment of the bias from its address, and the next bias may have no more than agreed.
+      const auto* const anywhere = reinterpret_cast<const void*>(alignment);
+      const MatmulProblem proposed(product, y.dtype, math, fused ? anywhere : nullptr);
+      found = algorithms_.emplace(key, Algorithms{propose(handle_.get(), proposed, alignment, kWorkspaceLimit)}).first;
+    }
+    Algorithms& known = found->second;
     while (!known.list.empty()) {
       const auto& algorithm = known.list.front();
       const ScratchMemory workspace(memory_, algorithm.workspaceSize, native(stream));
@@ -150,10 +89,11 @@ void MatrixProducts::run(ConstView a, bool transpose_a, ConstView b, bool transp
         if (bias && !fused) bias_residual_activation({bias}, y, stream);
         return;
       }
-      if (known.proven) break;
+      if (known.proven || status == CUBLAS_STATUS_ALLOC_FAILED) break;
       known.list.erase(known.list.begin());
     }
-    if (!fused) break;
+    // Which algorithm is used must not depend on how much memory happens to be free.
+    if (!fused || status == CUBLAS_STATUS_ALLOC_FAILED) break;
     fused = false;
   }
   fail("cublas: cublasLtMatmul(m = {}, n = {}, k = {}, {}): {}", product.m, product.n, product.k, name_of(y.dtype),

@@ -7,26 +7,10 @@
 
 #include "kernels/cuda/cudnn_graph.h"
 #include "kernels/error.h"
+#include "tests/cuda/described_device.h"
 
 namespace retort::kernels {
 namespace {
-
-// cuDNN's own JSON of cudaDeviceProp's values (9.8 and newer), with data-sheet values.
-std::string device_json(int version, int multiprocessors, int shared_optin, int l2_bytes, const char* name) {
-  return fmt::format(
-      R"({{"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],"regsPerBlock":65536,)"
-      R"("multiProcessorCount":{},"warpSize":32,"maxSharedMemoryPerBlock":49152,"maxSharedMemoryPerBlockOptin":{},)"
-      R"("reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,"maxCtasPerSM":32,"maxThreadsPerBlock":1024,)"
-      R"("maxThreadsPerSM":2048,"pciDeviceId":0,"isTccDriver":0,"supportCoopLaunch":1,"smClockRateKHz":1700000,)"
-      R"("memClockRateKHz":2000000,"l2CacheSize":{},"deviceName":"{}","deviceVer":{},"driverVer":13000,)"
-      R"("cudaDeviceId":0,"totalGlobalMem":85000000000}})",
-      multiprocessors, shared_optin, l2_bytes, name, version);
-}
-
-struct DescribedDevice {
-  const char* name;
-  std::string json;
-};
 
 struct Layer {
   const char* name;
@@ -69,14 +53,7 @@ constexpr Precision kPrecisions[] = {{DType::bf16, Math::standard}, {DType::bf16
 class PlansTest : public testing::TestWithParam<DescribedDevice> {
  protected:
   void SetUp() override {
-    const std::string& json = GetParam().json;
-    try {
-      device_.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, static_cast<std::int64_t>(json.size()),
-                  json.data());
-      device_.finalize();
-    } catch (const Error& error) {
-      GTEST_SKIP() << "this cuDNN does not take the description of a device: " << error.what();
-    }
+    if (const std::string why = describe(GetParam(), device_); !why.empty()) GTEST_SKIP() << why;
   }
 
   // Plans the first allowed engine that builds; empty where there is none.
@@ -157,11 +134,8 @@ TEST(EngineRules, NumericalNotesDecide) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    , PlansTest,
-    testing::Values(DescribedDevice{"H100", device_json(900, 132, 232448, 52428800, "NVIDIA H100 80GB HBM3")},
-                    DescribedDevice{"A100", device_json(800, 108, 166912, 41943040, "NVIDIA A100-SXM4-80GB")}),
-    [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(, PlansTest, testing::ValuesIn(described_devices()),
+                         [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace retort::kernels
