@@ -25,8 +25,8 @@
 //   RETORT_STANDIN_FAIL             NAME:N or NAME:N:COUNT: the N-th call of a function and COUNT - 1 more fail; "all" for
 //                                   NAME counts calls of every function. Several, with commas between.
 //   RETORT_STANDIN_STATS=1          at exit: nodes of each recording by kind, and the calls of every function
-//   RETORT_STANDIN_LEAKS=1          at exit: exit code 87 and a line where device memory, pinned memory, streams or events
-//                                   are left
+//   RETORT_STANDIN_LEAKS=1          at exit: exit code 87 and a line where device memory, streams or graphs are left (a
+//                                   backend, with its pinned memory, lives to the end)
 #pragma once
 
 #include <cstddef>

@@ -27,7 +27,8 @@ class TrainingOrders : public testing::Test {
   void SetUp() override { set_order("late"); }
 
   // `config` as TinyTraining takes it; `order` "" runs on the CPU. `students` are the folders of the learners.
-  TinyRun run(const std::string& config, const std::string& order, const std::vector<std::string>& students = {""}) {
+  TinyRun run(const std::string& config, const std::string& order, const std::vector<std::string>& students = {""},
+              DType dtype = DType::f32) {
     const Device device = order.empty() ? Device{} : Device{DeviceType::cuda, 0};
     const std::string name = std::to_string(++runs_);
     if (!order.empty()) set_order(order);
@@ -38,6 +39,7 @@ class TrainingOrders : public testing::Test {
     {
       const StreamGuard guard(device, stream);
       test::TinyTraining training(home_.path(), config, device);
+      training.session.arithmetic.dtype = dtype;
       summary = training.run(name);
       for (const std::string& student : students) {
         const std::string folder = training.folder(name, student);
@@ -55,13 +57,14 @@ class TrainingOrders : public testing::Test {
     return result;
   }
 
-  // Equal to the bit in every order, and near the CPU's.
+  // Equal to the bit in every order, and near the CPU's: in f64, since training multiplies what f32 rounds.
   void expect_the_same_in_every_order(const std::string& config, double tolerance,
                                       const std::vector<std::string>& students = {""}) {
-    const TinyRun cpu = run(config, "", students), first = run(config, kOrders[0], students);
-    ASSERT_FALSE(first.losses.empty());
-    ASSERT_EQ(first.losses.size(), cpu.losses.size());
-    for (std::size_t i = 0; i < cpu.losses.size(); ++i) EXPECT_NEAR(first.losses[i], cpu.losses[i], tolerance) << i;
+    const TinyRun cpu = run(config, "", students, DType::f64), device = run(config, "late", students, DType::f64);
+    ASSERT_FALSE(cpu.losses.empty());
+    ASSERT_EQ(device.losses.size(), cpu.losses.size());
+    for (std::size_t i = 0; i < cpu.losses.size(); ++i) EXPECT_NEAR(device.losses[i], cpu.losses[i], tolerance) << i;
+    const TinyRun first = run(config, kOrders[0], students);
     for (std::size_t i = 1; i < kOrders.size(); ++i) {
       const TinyRun other = run(config, kOrders[i], students);
       EXPECT_EQ(other.lines, first.lines) << kOrders[i];
