@@ -18,14 +18,22 @@
 #include <string>
 #include <type_traits>
 
+#ifdef RETORT_STANDIN  // CUDA's own headers are there, with most of its words
+#include <vector_types.h>
+#else
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#endif
 #define __launch_bounds__(...)
 
 namespace retort::simt {
 
+#ifdef RETORT_STANDIN
+using ::dim3;
+using ::uint3;
+#else
 struct uint3 {
   unsigned x = 0, y = 0, z = 0;
 };
@@ -33,6 +41,7 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
+#endif
 
 // One OS thread runs all fibers, so these are plain variables, set whenever a thread goes on.
 extern uint3 threadIdx, blockIdx;
@@ -265,12 +274,14 @@ using retort::simt::atomicMax;
 using retort::simt::atomicMin;
 using retort::simt::blockDim;
 using retort::simt::blockIdx;
-using retort::simt::dim3;
 using retort::simt::gridDim;
 using retort::simt::max;
 using retort::simt::min;
 using retort::simt::rsqrt;
 using retort::simt::rsqrtf;
 using retort::simt::threadIdx;
-using retort::simt::uint3;
 using retort::simt::warpSize;
+#ifndef RETORT_STANDIN
+using retort::simt::dim3;
+using retort::simt::uint3;
+#endif
