@@ -119,7 +119,7 @@ TEST_F(CudaBackendTest, ARecordingRunsWhenReplayed) {
   backend_->fill(counter.view(), 0.0, stream);
   backend_->fill(one.view(), 1.0, stream);
   const auto graph = backend_->capture(stream, [&] {
-    const Array twice(*backend_, DType::f32, {1000}, stream);  // a node of the graph
+    const Array twice(*backend_, DType::f32, {1000}, stream);  // from the graph's memory
     backend_->add(one.view(), one.view(), twice.view(), stream);
     backend_->accumulate(twice.view(), counter.view(), stream);
   });
@@ -185,6 +185,71 @@ TEST_F(CudaBackendTest, MemoryFromBeforeARecordingMayBeFreedInside) {
   graph->replay(stream);
   EXPECT_EQ(read(result, stream), std::vector<float>(64, 5.0f));
   backend_->destroy_stream(stream);
+}
+
+// One recording's temporaries lie where the other's do; the device may run two streams in any order.
+TEST_F(CudaBackendTest, RecordingsShareTheirMemoryAndTakeTurns) {
+  constexpr std::int64_t kCount = 1 << 22;
+  const Stream streams[] = {backend_->create_stream(), backend_->create_stream()};
+  const Array a(*backend_, DType::f32, {kCount}), b(*backend_, DType::f32, {kCount}),
+      one(*backend_, DType::f32, {kCount});
+  backend_->fill(a.view(), 0.0, {});
+  backend_->fill(b.view(), 0.0, {});
+  backend_->fill(one.view(), 1.0, {});
+  backend_->synchronize({});
+  const auto record = [&](Stream stream, const Array& to, double factor) {
+    return backend_->capture(stream, [&backend = *backend_, &one, &to, stream, factor] {
+      const Array scaled(backend, DType::f32, {kCount}, stream);
+      backend.scale(one.view(), factor, scaled.view(), stream);
+      backend.accumulate(scaled.view(), to.view(), stream);
+    });
+  };
+  const std::size_t before = backend_->memory_stats().active_bytes;
+  {
+    const auto first = record(streams[0], a, 2.0);
+    const std::size_t with_one = backend_->memory_stats().active_bytes;
+    EXPECT_GE(with_one, before + kCount * sizeof(float));
+    const auto second = record(streams[1], b, 3.0);
+    EXPECT_EQ(backend_->memory_stats().active_bytes, with_one);
+    for (int i = 0; i < 4; ++i) {
+      first->replay(streams[0]);
+      second->replay(streams[1]);
+    }
+  }
+  EXPECT_EQ(read(a, streams[0]), std::vector<float>(kCount, 8.0f));
+  EXPECT_EQ(read(b, streams[1]), std::vector<float>(kCount, 12.0f));
+  backend_->synchronize(streams[0]);
+  backend_->release_cached();
+  EXPECT_EQ(backend_->memory_stats().active_bytes, before);
+  for (const Stream stream : streams) backend_->destroy_stream(stream);
+}
+
+// Two streams of a recording use what the other has freed only behind a wait for it.
+TEST_F(CudaBackendTest, StreamsOfARecordingDoNotShareWhatRunsAtOnce) {
+  constexpr std::int64_t kCount = 1 << 20;
+  const Stream main = backend_->create_stream(), side = backend_->create_stream();
+  const Array one(*backend_, DType::f32, {kCount}, main), left(*backend_, DType::f32, {kCount}, main),
+      right(*backend_, DType::f32, {kCount}, main);
+  backend_->fill(one.view(), 1.0, main);
+  const auto times = [&](double factor, const Array& to, Stream stream) {
+    const Array scaled(*backend_, DType::f32, {kCount}, stream);
+    backend_->scale(one.view(), factor, scaled.view(), stream);
+    backend_->scale(scaled.view(), factor, to.view(), stream);
+  };
+  const auto graph = backend_->capture(main, [&] {
+    times(7.0, left, main);  // its block is free for main alone
+    backend_->wait(side, main);
+    times(3.0, right, side);
+    times(2.0, left, main);
+    backend_->wait(main, side);
+    backend_->add(left.view(), right.view(), left.view(), main);
+    times(5.0, right, main);
+  });
+  for (int i = 0; i < 3; ++i) graph->replay(main);
+  EXPECT_EQ(read(left, main), std::vector<float>(kCount, 13.0f));
+  EXPECT_EQ(read(right, main), std::vector<float>(kCount, 25.0f));
+  backend_->destroy_stream(side);
+  backend_->destroy_stream(main);
 }
 
 // Library convolutions against ours, each direction and precision; equal bits when repeated, in a recording too.
