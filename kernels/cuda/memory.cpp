@@ -73,7 +73,9 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) {
   const std::size_t size = std::max<std::size_t>(bytes, 1);
   if (recording_ && is_capturing(stream)) {
     const std::scoped_lock lock(mutex_);
-    return recording_pool_->allocate(size, stream);
+    void* const place = recording_pool_->allocate(size, stream);
+    abandoned_.erase(place);
+    return place;
   }
   void* data = nullptr;
   cudaError_t status = cudaMallocFromPoolAsync(&data, size, pool_.get(), stream);
