@@ -233,6 +233,9 @@ class Backend {
   virtual void conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
                       Stream stream) = 0;
   virtual void conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) = 0;
+  // dx += what conv2d_backward_data gives. Here through memory of its own; a backend whose library adds up spares that.
+  virtual void accumulate_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx,
+                                               Stream stream);
   // dw in T.
   virtual void conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) = 0;
 

@@ -47,6 +47,7 @@ std::vector<ConvKey> neighbours(const ConvKey& key) {
   with([](ConvKey& k) { k.math = Math::strict; });
   with([](ConvKey& k) { k.bias = false; });
   with([](ConvKey& k) { k.residual = true; });
+  with([](ConvKey& k) { k.accumulate = true; });
   with([](ConvKey& k) { k.act = Activation::identity; });
   with([](ConvKey& k) { k.act = Activation::relu6; });
   with([](ConvKey& k) { k.alignment = 8; });

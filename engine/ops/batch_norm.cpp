@@ -30,7 +30,9 @@ struct Saved {
 std::vector<Tensor> backward(const Saved& s, Tensor dy, const autograd::Needs& needs) {
   const bool wants_residual = needs[1];
   std::vector<Tensor> gradients(4);
-  Tensor dgamma = like(s.gamma), dbeta = like(s.gamma), dx, dresidual;
+  const Tensor dgamma = needs.place(2, s.gamma.shape(), s.gamma.dtype(), s.gamma.device());
+  const Tensor dbeta = needs.place(3, s.gamma.shape(), s.gamma.dtype(), s.gamma.device());
+  Tensor dx, dresidual;
   if (needs[0]) dx = like(dy);
   // Without an activation the residual's gradient is dy itself.
   if (wants_residual && s.act != Activation::identity) dresidual = reuse(dy);

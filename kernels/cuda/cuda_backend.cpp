@@ -172,7 +172,12 @@ void CudaBackend::conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue,
 }
 void CudaBackend::conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) {
   use_device();
-  convolutions_->backward_data(dy, w, params, dx, stream);
+  convolutions_->backward_data(dy, w, params, false, dx, stream);
+}
+void CudaBackend::accumulate_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx,
+                                                  Stream stream) {
+  use_device();
+  convolutions_->backward_data(dy, w, params, true, dx, stream);
 }
 void CudaBackend::conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) {
   use_device();
