@@ -176,15 +176,15 @@ __global__ void __launch_bounds__(kBlockThreads)
 // Where the backward pass learns whether the activation was open.
 enum class Mask { none, from_y, from_x };
 
-// The packs of g, that is dy where the activation was open, of R rows; `px` are those rows of x.
+// The packs of g, that is dy where the activation was open, of R rows from element `at` on; `px` are those rows of x.
 template <Mask kMask, typename T, int N, int R, typename A>
-__device__ inline void load_masked(const T* y, const T* dy, std::int64_t pitch, Activation act,
+__device__ inline void load_masked(const T* y, const T* dy, std::int64_t at, std::int64_t pitch, Activation act,
                                    const Pack<T, N> (&px)[R], const A (&center)[N], const A (&factor)[N],
                                    const A (&offset)[N], Pack<T, N> (&pg)[R]) {
-  load_packs(dy, pitch, pg);
+  load_packs(dy + at, pitch, pg);
   if constexpr (kMask == Mask::from_y) {
     Pack<T, N> py[R];
-    load_packs(y, pitch, py);
+    load_packs(y + at, pitch, py);
     for (int r = 0; r < R; ++r) {
       for (int k = 0; k < N; ++k) {
         if (!is_open(static_cast<A>(py[r].v[k]), act)) pg[r].v[k] = narrow<T>(A(0));
@@ -227,7 +227,7 @@ __global__ void __launch_bounds__(kBlockThreads, kBackwardBlocks)
       const std::int64_t at = row * columns + share.column;
       Pack<T, N> px[R], pg[R];
       load_packs(x + at, pitch, px);
-      load_masked<kMask>(y + at, dy + at, pitch, act, px, center, factor, offset, pg);
+      load_masked<kMask>(y, dy, at, pitch, act, px, center, factor, offset, pg);
       for (int r = 0; r < R; ++r) {
         if (masked != nullptr) store_pack<N>(masked + at + r * pitch, pg[r]);
         for (int k = 0; k < N; ++k) {
@@ -285,7 +285,7 @@ __global__ void __launch_bounds__(kBlockThreads, kBackwardBlocks)
     const std::int64_t at = row * columns + share.column;
     Pack<T, N> px[R], pg[R];
     load_packs(x + at, pitch, px);
-    load_masked<kMask>(y + at, dy + at, pitch, act, px, center, factor, offset, pg);
+    load_masked<kMask>(y, dy, at, pitch, act, px, center, factor, offset, pg);
     for (int r = 0; r < R; ++r) {
       for (int k = 0; k < N; ++k) {
         const A g = static_cast<A>(pg[r].v[k]), d = static_cast<A>(px[r].v[k]) - center[k];
