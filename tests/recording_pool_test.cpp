@@ -138,6 +138,16 @@ TEST(RecordingPool, NoBlockCrossesASlab) {
   EXPECT_EQ(slabs.given().back().bytes, 2048u);
 }
 
+TEST(RecordingPool, KeepsSlabsWholeOnRequest) {
+  Slabs slabs;
+  RecordingPool pool({}, slabs.grow(), false);
+  void* const block = pool.allocate(4096, stream(0));
+  pool.deallocate(block, stream(0));
+  EXPECT_NE(pool.allocate(2048, stream(0)), block);
+  EXPECT_EQ(pool.allocate(4000, stream(0)), block);  // 4096 when rounded
+  EXPECT_EQ(slabs.given().size(), 2u);
+}
+
 TEST(RecordingPool, TheNextRecordingFindsAllSlabsFree) {
   Slabs slabs;
   RecordingPool before({}, slabs.grow());

@@ -1,7 +1,9 @@
 #include "kernels/cuda/memory.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
+#include <string_view>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/native.h"
@@ -22,7 +24,7 @@ constexpr std::size_t kSlabGranularity = std::size_t{2} << 20;  // of the device
 
 }  // namespace
 
-RecordedMemory::RecordedMemory(cudaMemPool_t pool) : pool_(pool) {
+RecordedMemory::RecordedMemory(cudaMemPool_t pool, bool large) : pool_(pool), large_(large) {
   RETORT_CALL(cudaStreamCreateWithFlags(stream_.out(), cudaStreamNonBlocking));
   RETORT_CALL(cudaEventCreateWithFlags(replayed_.out(), cudaEventDisableTiming));
 }
@@ -36,7 +38,8 @@ RecordedMemory::~RecordedMemory() {
 
 cudaError_t RecordedMemory::grow(std::size_t bytes, RecordingPool::Slab* slab) {
   const RelaxedCapture relaxed;
-  slab->bytes = std::max((bytes + kSlabGranularity - 1) / kSlabGranularity * kSlabGranularity, kSlabBytes);
+  const std::size_t pages = (bytes + kSlabGranularity - 1) / kSlabGranularity * kSlabGranularity;
+  slab->bytes = large_ ? std::max(pages, kSlabBytes) : bytes;
   const cudaError_t status = cudaMallocFromPoolAsync(&slab->data, slab->bytes, pool_, stream_.get());
   if (status == cudaSuccess) slabs_.push_back(*slab);
   return status;
@@ -55,6 +58,8 @@ cudaError_t RecordedMemory::replay(cudaGraphExec_t exec, cudaStream_t stream) {
 }
 
 DeviceMemory::DeviceMemory(int device) : device_(device) {
+  const char* const slabs = std::getenv("RETORT_CUDA_SLABS");
+  large_slabs_ = slabs == nullptr || std::string_view(slabs) != "off";
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location.type = cudaMemLocationTypeDevice;
@@ -129,14 +134,15 @@ void DeviceMemory::release_cached() {
 std::shared_ptr<RecordedMemory> DeviceMemory::begin_capture() {
   const std::scoped_lock lock(mutex_);
   std::shared_ptr<RecordedMemory> recorded = recorded_.lock();
-  if (!recorded) recorded_ = recorded = std::make_shared<RecordedMemory>(pool_.get());
-  recording_pool_.emplace(recorded->slabs(), [this, memory = recorded.get()](std::size_t bytes) {
+  if (!recorded) recorded_ = recorded = std::make_shared<RecordedMemory>(pool_.get(), large_slabs_);
+  const auto grow = [this, memory = recorded.get()](std::size_t bytes) {
     RecordingPool::Slab slab;
     const cudaError_t status = memory->grow(bytes, &slab);
     if (status == cudaErrorMemoryAllocation) fail_full(bytes);
     check_call(status, "cudaMallocFromPoolAsync(&slab, bytes, pool, stream)");
     return slab;
-  });
+  };
+  recording_pool_.emplace(recorded->slabs(), grow, large_slabs_);
   recorder_ = std::this_thread::get_id();
   recording_ = true;
   return recorded;

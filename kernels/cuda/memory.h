@@ -4,6 +4,7 @@
 // In a recording (begin_capture ... end_capture) an allocation on a recorded stream is a place in RecordedMemory that
 // RecordingPool chooses: an address, and no node of the graph. It must be freed inside the recording. Memory from before
 // it, freed inside, is held back until the recording ends: the graph may have recorded its address.
+// RETORT_CUDA_SLABS=off: every block of a recording is an allocation of its own, whose end a checking tool can see.
 #pragma once
 
 #include <atomic>
@@ -25,7 +26,8 @@ namespace retort::kernels {
 // recording allocates outlives a replay, and replay() lets them run one after the other.
 class RecordedMemory {
  public:
-  explicit RecordedMemory(cudaMemPool_t pool);
+  // Without `large` a slab is as long as what is asked for.
+  RecordedMemory(cudaMemPool_t pool, bool large);
   ~RecordedMemory();
   RecordedMemory(const RecordedMemory&) = delete;
   RecordedMemory& operator=(const RecordedMemory&) = delete;
@@ -41,6 +43,7 @@ class RecordedMemory {
 
  private:
   cudaMemPool_t pool_;
+  bool large_;
   StreamHandle stream_;  // of the slabs
   EventHandle replayed_;
   std::vector<RecordingPool::Slab> slabs_;
@@ -80,6 +83,7 @@ class DeviceMemory {
   [[noreturn]] void fail_full(std::size_t bytes) const;
 
   int device_;
+  bool large_slabs_ = true;
   PoolHandle pool_;
   std::atomic<bool> recording_ = false;
   std::atomic<bool> has_abandoned_ = false;

@@ -30,8 +30,8 @@ class RecordingPool {
   using StreamId = const void*;
   using Grow = std::function<Slab(std::size_t bytes)>;  // a new slab, of `bytes` at least
 
-  // At the beginning all of `slabs` is free.
-  RecordingPool(const std::vector<Slab>& slabs, Grow grow) : grow_(std::move(grow)) {
+  // At the beginning all of `slabs` is free. Without `split` a slab is one block and serves its own size alone.
+  RecordingPool(const std::vector<Slab>& slabs, Grow grow, bool split = true) : grow_(std::move(grow)), split_(split) {
     for (const Slab& slab : slabs) add(slab);
   }
 
@@ -60,6 +60,7 @@ class RecordingPool {
   Block& take(const Place& place, std::size_t bytes);
 
   Grow grow_;
+  bool split_;
   std::vector<Slab> slabs_;
   std::map<Place, Block> blocks_;  // they fill the slabs without gaps
   std::unordered_map<const void*, Place> live_;
@@ -94,7 +95,7 @@ inline std::optional<RecordingPool::Place> RecordingPool::find(std::size_t bytes
     for (; block != blocks_.end() && block->first.first == first.first && may_use(block->second, stream); ++block) {
       length += block->second.bytes;
     }
-    if (length >= bytes && (!best || length < best_length)) {
+    if ((split_ ? length >= bytes : length == bytes) && (!best || length < best_length)) {
       best = first;
       best_length = length;
     }
