@@ -78,9 +78,7 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) {
   const std::size_t size = std::max<std::size_t>(bytes, 1);
   if (recording_ && is_capturing(stream)) {
     const std::scoped_lock lock(mutex_);
-    void* const place = recording_pool_->allocate(size, stream);
-    abandoned_.erase(place);
-    return place;
+    return recording_pool_->allocate(size, stream);
   }
   void* data = nullptr;
   cudaError_t status = cudaMallocFromPoolAsync(&data, size, pool_.get(), stream);
@@ -91,17 +89,16 @@ void* DeviceMemory::allocate(std::size_t bytes, cudaStream_t stream) {
   }
   if (status == cudaErrorMemoryAllocation) fail_full(size);
   check_call(status, "cudaMallocFromPoolAsync(&data, size, pool, stream)");
-  if (has_abandoned_) {
-    const std::scoped_lock lock(mutex_);
-    abandoned_.erase(data);
-  }
   return data;
 }
 
 void DeviceMemory::deallocate(void* data, cudaStream_t stream) noexcept {
   if (recording_ || has_abandoned_) {
     const std::scoped_lock lock(mutex_);
-    if (abandoned_.erase(data) != 0) return;
+    if (abandoned_.erase(data) != 0) {
+      has_abandoned_ = !abandoned_.empty();
+      return;
+    }
     if (recording_ && recording_pool_->deallocate(data, stream)) return;
     if (recording_here()) {
       deferred_.push_back({data, stream});
@@ -165,8 +162,9 @@ std::size_t DeviceMemory::end_capture() noexcept {
   std::size_t kept = 0;
   for (const RecordingPool::Slab& left : recording_pool_->live()) {
     kept += left.bytes;
-    abandoned_.insert(left.data);
+    abandoned_.emplace(left.data, recorded_.lock());
   }
+  if (kept > 0) recorded_.reset();  // the next recording must not get these places
   recording_pool_.reset();
   has_abandoned_ = !abandoned_.empty();
   return kept;

@@ -13,7 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "kernels/cuda/handle.h"
@@ -92,7 +92,8 @@ class DeviceMemory {
   std::weak_ptr<RecordedMemory> recorded_;
   std::optional<RecordingPool> recording_pool_;  // of the open recording
   std::vector<Deferred> deferred_;
-  std::unordered_set<void*> abandoned_;  // left over by a recording that was refused: their graph is gone
+  // Left over by a recording that was refused, with the slabs, whose addresses nobody may get before these are freed.
+  std::unordered_map<void*, std::shared_ptr<RecordedMemory>> abandoned_;
 };
 
 // Device memory for the length of a scope, in stream order.
