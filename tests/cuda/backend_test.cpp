@@ -132,7 +132,7 @@ TEST_F(CudaBackendTest, ARecordingRunsWhenReplayed) {
   backend_->fill(counter.view(), 0.0, stream);
   backend_->fill(one.view(), 1.0, stream);
   const auto graph = backend_->capture(stream, [&] {
-    const Array twice(*backend_, DType::f32, {1000}, stream);  // a node of the graph
+    const Array twice(*backend_, DType::f32, {1000}, stream);  // from the graph's memory
     backend_->add(one.view(), one.view(), twice.view(), stream);
     backend_->accumulate(twice.view(), counter.view(), stream);
   });
