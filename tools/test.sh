@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Set-up, build and all tests: tools/test.sh [--no-setup] [preset]     (preset: default, cpu, cuda or asan)
-# CMAKE_CUDA_ARCHITECTURES in the environment chooses the CUDA architectures, for example 90.
+# CMAKE_CUDA_ARCHITECTURES in the environment chooses the CUDA architectures, for example 90; RETORT_SIMT_SANITIZE=ON
+# runs the CUDA kernels on the CPU with ASan and UBSan as well.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-usage() { sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"; }
 setup=yes
 preset=default
 for argument in "$@"; do
@@ -25,7 +26,8 @@ if [[ $setup == yes ]]; then
   tools/setup.sh
 fi
 doing="configuring (preset $preset)"; step "$doing"
-cmake --preset "$preset" -DRETORT_TESTS=ON ${CMAKE_CUDA_ARCHITECTURES:+-DCMAKE_CUDA_ARCHITECTURES="$CMAKE_CUDA_ARCHITECTURES"}
+cmake --preset "$preset" -DRETORT_TESTS=ON ${CMAKE_CUDA_ARCHITECTURES:+-DCMAKE_CUDA_ARCHITECTURES="$CMAKE_CUDA_ARCHITECTURES"} \
+  ${RETORT_SIMT_SANITIZE:+-DRETORT_SIMT_SANITIZE="$RETORT_SIMT_SANITIZE"}
 doing="building"; step "$doing"
 cmake --build --preset "$preset" --parallel "$(nproc)"
 doing="testing"; step "$doing"

@@ -33,14 +33,13 @@ using Accumulation = typename AccumulationOf<T>::type;  // "A" of kernels.h
 // An accumulated value as an element.
 template <typename T>
 __device__ inline T narrow(Accumulation<T> x) {
-#ifndef RETORT_SIMT
   if constexpr (std::is_same_v<T, bf16>) {  // the same rounding as bf16's constructor, in one instruction
     bf16 y;
     y.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
     return y;
-  } else
-#endif
+  } else {
     return static_cast<T>(x);
+  }
 }
 
 // Calls f.operator()<T>() with the C++ type of a floating dtype.
@@ -70,10 +69,16 @@ inline constexpr int kPackOfBoth = kPackOf<X> < kPackOf<Y> ? kPackOf<X> : kPackO
 
 template <int N, typename T>
 __device__ inline Pack<T, N> load_pack(const T* at) {
+#ifdef RETORT_SIMT
+  ::retort::simt::check_aligned(at, alignof(Pack<T, N>));
+#endif
   return *reinterpret_cast<const Pack<T, N>*>(at);
 }
 template <int N, typename T>
 __device__ inline void store_pack(T* at, const Pack<T, N>& pack) {
+#ifdef RETORT_SIMT
+  ::retort::simt::check_aligned(at, alignof(Pack<T, N>));
+#endif
   *reinterpret_cast<Pack<T, N>*>(at) = pack;
 }
 
@@ -145,10 +150,10 @@ __device__ inline A activate(A x, Activation kind) {
   if (x <= A(0)) return A(0);
   return kind == Activation::relu6 && x >= A(6) ? A(6) : x;
 }
-// Whether the activation that gave y let the gradient through.
+// Whether the activation that gave y let the gradient through; NaN does, so that it is not lost.
 template <typename A>
 __device__ inline bool is_open(A y, Activation kind) {
-  return kind == Activation::identity || (y > A(0) && (kind == Activation::relu || y < A(6)));
+  return kind == Activation::identity || !(y <= A(0) || (kind == Activation::relu6 && y >= A(6)));
 }
 
 // --- temporary memory ----------------------------------------------------------------------------------------------

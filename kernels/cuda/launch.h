@@ -86,10 +86,13 @@ void launch_kernel(const void* kernel, const Grid& grid, dim3 block, std::size_t
 template <typename... Parameters>
 void launch(void (*kernel)(Parameters...), Grid grid, dim3 block, std::size_t shared_bytes, Stream stream,
             std::type_identity_t<Parameters>... args) {
+  static_assert(((!std::is_reference_v<Parameters> && std::is_trivially_copyable_v<Parameters>)&&...),
+                "a kernel takes its arguments by value, as bytes");
   if (grid.too_large) detail::fail_launch(grid, block, "more than 2147483647 blocks");
   if (grid.empty()) return;
 #if defined(RETORT_SIMT) && !defined(RETORT_STANDIN)
   static_cast<void>(stream);
+  ::retort::simt::check_call(reinterpret_cast<const void*>(kernel), block, grid.where, args...);
   auto body = [&] { kernel(args...); };
   ::retort::simt::run(
       grid.blocks, block, shared_bytes, grid.where, [](void* b) { (*static_cast<decltype(body)*>(b))(); }, &body);

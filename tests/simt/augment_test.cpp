@@ -143,8 +143,7 @@ TEST_P(SimtAugment, EqualsTheCpu) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Orders, SimtAugment,
-                         testing::Values(LaneOrder::forward, LaneOrder::reversed, LaneOrder::shuffled),
+INSTANTIATE_TEST_SUITE_P(Orders, SimtAugment, testing::ValuesIn(kLaneOrders),
                          [](const auto& order) { return name_of(order.param); });
 
 }  // namespace

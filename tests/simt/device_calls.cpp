@@ -84,7 +84,7 @@ Argument indices(const Shape& shape, int below) {
 }
 
 std::vector<std::vector<double>> results(kernels::Backend& backend, const std::vector<Argument>& arguments,
-                                         const Call& call, int shift) {
+                                         const Call& call, const Expectation& shifted) {
   struct Memory {
     unsigned char* data;
     std::size_t bytes;
@@ -92,6 +92,8 @@ std::vector<std::vector<double>> results(kernels::Backend& backend, const std::v
   std::vector<Memory> memory;
   std::vector<View> views;
   for (const Argument& a : arguments) {
+    const bool moves = !shifted.shifted_argument || *shifted.shifted_argument == memory.size();
+    const int shift = moves ? shifted.shift : 0;
     const auto count = static_cast<std::size_t>(a.shape.numel() + shift);
     const std::size_t bytes = count * size_of(a.type);
     memory.push_back({static_cast<unsigned char*>(backend.allocate(bytes, {})), bytes});
@@ -116,11 +118,12 @@ std::vector<std::vector<double>> results(kernels::Backend& backend, const std::v
 }
 
 void expect_same(const std::vector<Argument>& arguments, const Call& call, const Expectation& expectation) {
-  const auto expected = results(kernels::backend({}), arguments, call, 0);
+  const auto expected = results(kernels::backend({}), arguments, call);
   std::vector<std::vector<double>> first;
-  for (const LaneOrder order : {LaneOrder::forward, LaneOrder::reversed, LaneOrder::shuffled}) {
+  for (const LaneOrder order : kLaneOrders) {
+    if (expectation.shifted_argument && order != LaneOrder::forward) continue;
     set_lane_order(order);
-    const auto actual = results(simt_device(), arguments, call, expectation.shift);
+    const auto actual = results(simt_device(), arguments, call, expectation);
     set_lane_order(LaneOrder::forward);
     if (first.empty()) first = actual;
     std::size_t next = 0;
@@ -135,8 +138,10 @@ void expect_same(const std::vector<Argument>& arguments, const Call& call, const
       if (type == DType::f32) bound = expectation.f32 * largest;
       if (type == DType::bf16) bound = expectation.bf16 * largest;
       const auto where = [&](std::size_t i) {
-        return fmt::format("argument {} ({} {}), element {}, lanes {}, shift {}", a, name_of(type),
-                           arguments[a].shape.to_string(), i, name_of(order), expectation.shift);
+        return fmt::format(
+            "argument {} ({} {}), element {}, lanes {}, shift {}{}", a, name_of(type), arguments[a].shape.to_string(),
+            i, name_of(order), expectation.shift,
+            expectation.shifted_argument ? fmt::format(" of argument {}", *expectation.shifted_argument) : "");
       };
       for (std::size_t i = 0; i < e.size(); ++i) {
         const bool same = got[i] == before[i] || (std::isnan(got[i]) && std::isnan(before[i]));
@@ -154,6 +159,10 @@ void expect_same_shifted_too(const std::vector<Argument>& arguments, const Call&
   Expectation shifted = expectation;
   shifted.shift = 1;
   expect_same(arguments, call, shifted);
+  for (std::size_t a = 0; a < arguments.size() && !testing::Test::HasFatalFailure(); ++a) {
+    shifted.shifted_argument = a;
+    expect_same(arguments, call, shifted);
+  }
 }
 
 kernels::Backend& simt_device() {

@@ -1,4 +1,4 @@
-// Runs one kernel call on the CPU backend and, in all three lane orders, on the SIMT device, and compares. Results of
+// Runs one kernel call on the CPU backend and, in all lane orders, on the SIMT device, and compares. Results of
 // the SIMT device must not depend on the order by a single bit, must agree with the CPU's within rounding, and its
 // outputs start as NaN between guard zones.
 #pragma once
@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -34,16 +35,17 @@ using Call = std::function<void(kernels::Backend&, const std::vector<View>&)>;
 struct Expectation {
   // Error bounds by the type of the output, relative to the larger of 1 and its largest absolute value.
   double f64 = 1e-13, f32 = 3e-6, bf16 = 8e-3;
-  // Elements by which all addresses are shifted off their alignment.
+  // Elements by which addresses are shifted off their alignment: all of them, or that of one argument.
   int shift = 0;
+  std::optional<std::size_t> shifted_argument = std::nullopt;
 };
 
 // What the call gives on `backend`: the outputs and updated arguments, as doubles.
 std::vector<std::vector<double>> results(kernels::Backend& backend, const std::vector<Argument>& arguments,
-                                         const Call& call, int shift = 0);
+                                         const Call& call, const Expectation& shifted = {});
 
 void expect_same(const std::vector<Argument>& arguments, const Call& call, const Expectation& expectation = {});
-// Aligned and shifted.
+// Aligned, with all addresses shifted, and with one after the other (these forward only).
 void expect_same_shifted_too(const std::vector<Argument>& arguments, const Call& call,
                              const Expectation& expectation = {});
 

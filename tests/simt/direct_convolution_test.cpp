@@ -63,11 +63,12 @@ class DirectConvolution : public testing::TestWithParam<std::tuple<Case, DType>>
  protected:
   template <typename F>
   static void in_all_orders(const F& work) {
-    for (const LaneOrder order : {LaneOrder::shuffled, LaneOrder::reversed, LaneOrder::forward}) {
+    for (const LaneOrder order : kLaneOrders) {
       SCOPED_TRACE(name_of(order));
       set_lane_order(order, 5);
       work();
     }
+    set_lane_order(LaneOrder::forward);
   }
 
   const Conv& conv() const { return std::get<0>(GetParam()).conv; }

@@ -1,4 +1,4 @@
-// The CUDA kernels against the CPU backend, in all three lane orders: the distillation losses.
+// The CUDA kernels against the CPU backend, in all lane orders: the distillation losses.
 #include "tests/simt/device_calls.h"
 
 namespace retort::simt {

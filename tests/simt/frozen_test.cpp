@@ -1,4 +1,4 @@
-// The CUDA kernels for frozen networks against the CPU backend, in all three lane orders, aligned and not.
+// The CUDA kernels for frozen networks against the CPU backend, in all lane orders, aligned and not.
 #include <cmath>
 #include <limits>
 

@@ -1,5 +1,7 @@
 #include "tests/simt/heap.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -100,6 +102,16 @@ void Heap::deallocate(void* data, std::size_t bytes) noexcept {
   }
 }
 
+bool Heap::owns(const void* data) const {
+  const std::scoped_lock lock(mutex_);
+  auto* const p = static_cast<unsigned char*>(const_cast<void*>(data));
+  for (const auto* ranges : {&live_, &mapped_}) {
+    const auto next = ranges->upper_bound(p);
+    if (next != ranges->begin() && p <= std::prev(next)->first + std::prev(next)->second) return true;
+  }
+  return false;
+}
+
 void Heap::retire(Freed freed) {
 #ifndef __SANITIZE_ADDRESS__
   if (!is_poison(freed.data, freed.bytes))
@@ -150,6 +162,26 @@ void Heap::reset_peak() {
 Heap& heap() {
   static auto* const instance = new Heap;
   return *instance;
+}
+
+MappedMemory::MappedMemory(std::size_t bytes) {
+  constexpr std::size_t kAround = std::size_t{1} << 34, kPage = 4096;  // 2^31 elements of 8 bytes
+  const std::size_t inside = (bytes + kPage - 1) / kPage * kPage;
+  whole_ = 2 * kAround + inside;
+  void* const base = mmap(nullptr, whole_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  check(base != MAP_FAILED, "simt: cannot map {} bytes", whole_);
+  base_ = static_cast<unsigned char*>(base);
+  data_ = base_ + kAround + inside - (bytes + 255) / 256 * 256;  // ends, but for its alignment, where the mapping does
+  check(mprotect(base_ + kAround, inside, PROT_READ | PROT_WRITE) == 0, "simt: cannot map {} bytes", whole_);
+  const std::scoped_lock lock(heap().mutex_);
+  heap().mapped_.emplace(data_, bytes);
+}
+MappedMemory::~MappedMemory() {
+  {
+    const std::scoped_lock lock(heap().mutex_);
+    heap().mapped_.erase(data_);
+  }
+  munmap(base_, whole_);
 }
 
 }  // namespace retort::simt

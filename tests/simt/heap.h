@@ -25,6 +25,8 @@ class Heap {
  public:
   void* allocate(std::size_t bytes);
   void deallocate(void* data, std::size_t bytes) noexcept;
+  // Whether `data` lies in a live allocation or in MappedMemory, or just behind it.
+  bool owns(const void* data) const;
   // Throws Error where a guard of a live allocation or freed memory was written to, naming `after` as the likely
   // culprit; what was found is mended, so that the next verify() reports only what is new.
   void verify(const std::string& after);
@@ -32,6 +34,7 @@ class Heap {
   void reset_peak();
 
  private:
+  friend class MappedMemory;
   struct Freed {
     unsigned char* data;
     std::size_t bytes;
@@ -40,6 +43,7 @@ class Heap {
 
   mutable std::mutex mutex_;
   std::map<unsigned char*, std::size_t> live_;
+  std::map<unsigned char*, std::size_t> mapped_;
   std::deque<Freed> freed_;
   std::size_t freed_bytes_ = 0;
   kernels::MemoryStats stats_;
@@ -47,5 +51,20 @@ class Heap {
 };
 
 Heap& heap();
+
+// Device memory of any size: zero, only what is written takes room, and around it lies as much as an index that has
+// overflowed can reach where every access ends the process.
+class MappedMemory {
+ public:
+  explicit MappedMemory(std::size_t bytes);  // throws Error where the system has no such address space
+  ~MappedMemory();
+  MappedMemory(const MappedMemory&) = delete;
+  MappedMemory& operator=(const MappedMemory&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  std::size_t whole_;
+  unsigned char *base_, *data_;
+};
 
 }  // namespace retort::simt

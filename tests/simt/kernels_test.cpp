@@ -1,4 +1,4 @@
-// The CUDA kernels against the CPU backend, over odd shapes, aligned and not, in all three lane orders: elementwise,
+// The CUDA kernels against the CPU backend, over odd shapes, aligned and not, in all lane orders: elementwise,
 // reductions, shape, pooling, convolution.
 #include <algorithm>
 #include <cmath>

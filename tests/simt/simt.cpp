@@ -1,6 +1,8 @@
 #include "tests/simt/simt.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -39,6 +41,11 @@ constexpr std::size_t kStackBytes = 64 * 1024;
 
 LaneOrder g_order = LaneOrder::forward;
 std::uint64_t g_seed = 1;
+int g_sparse = 0;  // SparseLaunches that exist
+
+bool is_greedy(LaneOrder order) {
+  return order == LaneOrder::greedy_forward || order == LaneOrder::greedy_reversed;
+}
 
 constexpr int kVote = -1;
 
@@ -52,11 +59,29 @@ std::uint64_t next_random(std::uint64_t& state) {
   return z ^ (z >> 31);
 }
 
-void arrange(std::vector<unsigned>& items, std::uint64_t salt) {
-  if (g_order == LaneOrder::reversed) std::reverse(items.begin(), items.end());
+template <typename T>
+void arrange(std::vector<T>& items, std::uint64_t salt) {
+  if (g_order == LaneOrder::reversed || g_order == LaneOrder::greedy_reversed) std::reverse(items.begin(), items.end());
   if (g_order != LaneOrder::shuffled) return;
   std::uint64_t state = g_seed * 0x9E3779B97F4A7C15u + salt;
   for (std::size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[next_random(state) % i]);
+}
+
+// The blocks of a grid that run, in numerical order.
+std::vector<std::uint64_t> chosen_blocks(std::uint64_t blocks) {
+  std::vector<std::uint64_t> chosen;
+  if (g_sparse == 0) {
+    chosen.resize(blocks);
+    std::iota(chosen.begin(), chosen.end(), std::uint64_t{0});
+    return chosen;
+  }
+  for (std::uint64_t power = 1; power <= blocks; power *= 2) {
+    for (const std::uint64_t block : {power - 1, power}) {
+      if (block < blocks && (chosen.empty() || block > chosen.back())) chosen.push_back(block);
+    }
+  }
+  if (chosen.back() != blocks - 1) chosen.push_back(blocks - 1);
+  return chosen;
 }
 
 bool same_place(const Where& a, const Where& b) {
@@ -128,6 +153,7 @@ class Block {
   Fiber& idle_fiber();
   void select(unsigned lane);
   void complete_warp(unsigned lane);
+  void keep_first_warp();
   void release_barrier();
   void abandon();
   void unguard_shared();
@@ -138,6 +164,7 @@ class Block {
   std::vector<std::unique_ptr<Fiber>> fibers_;  // all ever made
   std::vector<Fiber*> idle_;
   std::vector<Lane> lanes_;
+  std::array<unsigned, kMaxThreads / kWarp> warp_waiting_{};  // lanes of each warp that wait at a collective
   std::vector<unsigned> order_;
   std::size_t cursor_ = 0;
   unsigned current_ = 0, threads_ = 0, done_ = 0;
@@ -242,12 +269,16 @@ Fiber& Block::idle_fiber() {
     auto fiber = std::make_unique<Fiber>();
     boost::context::protected_fixedsize_stack allocator(kStackBytes);
     const boost::context::stack_context stack = allocator.allocate();
+    // Stacks that all began at the same place of their pages would share a few cache lines.
+    const std::size_t skipped = fibers_.size() % 61 * 64;
+    char* const top = static_cast<char*>(stack.sp) - skipped;
+    const std::size_t size = stack.size - skipped;
 #ifdef __SANITIZE_ADDRESS__
     fiber->stack_bottom = static_cast<char*>(stack.sp) - stack.size;
     fiber->stack_bytes = stack.size;
 #endif
     fiber->context =
-        boost::context::fiber(std::allocator_arg, boost::context::preallocated(stack.sp, stack.size, stack), allocator,
+        boost::context::fiber(std::allocator_arg, boost::context::preallocated(top, size, stack), allocator,
                               [this, raw = fiber.get()](boost::context::fiber&& scheduler) {
                                 scheduler_ = std::move(scheduler);
 #ifdef __SANITIZE_ADDRESS__
@@ -296,6 +327,7 @@ std::uint64_t Block::collective(unsigned mask, std::uint64_t value, int source, 
   lane.source = source;
   lane.value = value;
   lane.state = State::in_warp;
+  ++warp_waiting_[me / kWarp];
   complete_warp(me);
   suspend(lane.state);
   return lane.result;
@@ -305,6 +337,8 @@ std::uint64_t Block::collective(unsigned mask, std::uint64_t value, int source, 
 void Block::complete_warp(unsigned index) {
   const Lane& lane = lanes_[index];
   const unsigned first = index / kWarp * kWarp;
+  const auto lanes = static_cast<unsigned>(std::popcount(lane.mask));
+  if (warp_waiting_[index / kWarp] < lanes) return;
   for (unsigned l = 0; l < kWarp; ++l) {
     if ((lane.mask >> l & 1u) == 0) continue;
     if (first + l >= threads_) return;
@@ -315,6 +349,7 @@ void Block::complete_warp(unsigned index) {
   for (unsigned l = 0; l < kWarp; ++l) {
     if ((lane.mask >> l & 1u) != 0 && lanes_[first + l].value != 0) votes |= 1u << l;
   }
+  warp_waiting_[index / kWarp] -= lanes;
   const unsigned mask = lane.mask;
   for (unsigned l = 0; l < kWarp; ++l) {
     if ((mask >> l & 1u) == 0) continue;
@@ -356,6 +391,12 @@ void Block::release_barrier() {
   for (Lane& lane : lanes_) lane.state = State::ready;
 }
 
+// Leaves only the lanes of the first one's warp in order_.
+void Block::keep_first_warp() {
+  const unsigned warp = order_.front() / kWarp;
+  std::erase_if(order_, [warp](unsigned lane) { return lane / kWarp != warp; });
+}
+
 // --- a block -------------------------------------------------------------------------------------------------------
 
 void Block::run_block(std::uint64_t salt) {
@@ -364,7 +405,9 @@ void Block::run_block(std::uint64_t salt) {
     lanes_[t].index = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
   }
   done_ = 0;
-  memory_used_ = memory_asked_ = 0;
+  warp_waiting_.fill(0);
+  memory_used_ = 0;
+  memory_asked_ = dynamic_bytes_;
   arrays_.clear();
   for (std::uint64_t pass = 0; done_ < threads_; ++pass) {
     order_.clear();
@@ -380,6 +423,7 @@ void Block::run_block(std::uint64_t salt) {
       }
     }
     arrange(order_, salt * 0x100000001B3u + pass);
+    if (is_greedy(g_order) && !order_.empty()) keep_first_warp();
     while (cursor_ < order_.size() && !failure_) start_or_resume(order_[cursor_++]);
     if (failure_) abandon();
   }
@@ -415,11 +459,13 @@ void Block::run(dim3 grid, dim3 block, std::size_t shared_bytes, const Where& si
                     threads_ <= kMaxThreads && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
   check(fits, "simt: launch({{{}, {}, {}}}, {{{}, {}, {}}}) at {}: beyond what a device allows", grid.x, grid.y, grid.z,
         block.x, block.y, block.z, place(site));
-  std::vector<unsigned> sequence(blocks);
-  std::iota(sequence.begin(), sequence.end(), 0u);
+  check(shared_bytes <= kMaxSharedBytes, "simt: launch at {}: {} bytes of dynamic shared memory; a launch has {}",
+        place(site), shared_bytes, kMaxSharedBytes);
+  std::vector<std::uint64_t> sequence = chosen_blocks(blocks);
   arrange(sequence, 0);
-  for (const unsigned b : sequence) {
-    blockIdx = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
+  for (const std::uint64_t b : sequence) {
+    blockIdx = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
+                static_cast<unsigned>(b / grid.x / grid.y)};
     run_block(b + 1);
   }
   heap().verify("launch at " + place(site));
@@ -431,7 +477,7 @@ void* Block::shared(const void* key, std::size_t bytes, std::size_t alignment) {
   for (const SharedArray& array : arrays_) {
     if (array.key == key && array.bytes == bytes) return memory_.data() + array.offset;
   }
-  memory_asked_ += bytes;
+  if (key != this) memory_asked_ += bytes;  // dynamic memory counts from the beginning
   if (memory_asked_ > kMaxSharedBytes) {
     fail_lane(current_, fmt::format("{} bytes of shared memory; a launch has {}", memory_asked_, kMaxSharedBytes));
   }
@@ -482,7 +528,15 @@ LaneOrder lane_order() {
   return g_order;
 }
 const char* name_of(LaneOrder order) {
-  return order == LaneOrder::forward ? "forward" : order == LaneOrder::reversed ? "reversed" : "shuffled";
+  constexpr const char* kNames[] = {"forward", "reversed", "shuffled", "greedy_forward", "greedy_reversed"};
+  return kNames[static_cast<std::size_t>(order)];
+}
+
+SparseLaunches::SparseLaunches() {
+  ++g_sparse;
+}
+SparseLaunches::~SparseLaunches() {
+  --g_sparse;
 }
 
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, const Where& launch_site, void (*body)(void*),
@@ -502,6 +556,68 @@ void __syncthreads(Where where) {
 }
 
 namespace detail {
+namespace {
+
+// No-operations at the entry of a kernel, behind the landing pad of indirect calls: see __launch_bounds__.
+unsigned bound_of([[maybe_unused]] const void* kernel) {
+  unsigned warps = 0;
+#ifdef __x86_64__
+  constexpr unsigned char kLandingPad[] = {0xf3, 0x0f, 0x1e, 0xfa}, kNoOperation = 0x90;
+  const auto* code = static_cast<const unsigned char*>(kernel);
+  if (std::memcmp(code, kLandingPad, sizeof kLandingPad) == 0) code += sizeof kLandingPad;
+  while (code[warps] == kNoOperation) ++warps;
+#endif
+  return warps * kWarp;
+}
+
+extern "C" char __data_start;  // NOLINT: the linker's name
+
+bool is_host_memory(std::uintptr_t address) {
+  static const std::uintptr_t stack_end = [] {
+    pthread_attr_t attributes;
+    void* base = nullptr;
+    std::size_t size = 0;
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getstack(&attributes, &base, &size);
+    pthread_attr_destroy(&attributes);
+    return reinterpret_cast<std::uintptr_t>(base) + size;
+  }();
+  if (address >= reinterpret_cast<std::uintptr_t>(&__data_start) &&
+      address < reinterpret_cast<std::uintptr_t>(sbrk(0))) {
+    return true;
+  }
+  return address >= reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) && address < stack_end;
+}
+
+}  // namespace
+
+void check_bounds(const void* kernel, dim3 block, const Where& launch_site) {
+  const unsigned threads = block.x * block.y * block.z, bound = bound_of(kernel);
+  check(bound == 0 || threads <= bound, "simt: launch at {}: {} threads a block; the kernel's launch bound is {}",
+        place(launch_site), threads, bound);
+}
+void check_pointer(const void* pointer, std::size_t alignment, std::size_t argument, const Where& launch_site) {
+  check(pointer == nullptr || heap().owns(pointer),
+        "simt: launch at {}: argument {} points to {}, which is no memory of the device", place(launch_site), argument,
+        pointer);
+  check(reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0,
+        "simt: launch at {}: argument {} points to {}, which is no multiple of {}", place(launch_site), argument,
+        pointer, alignment);
+}
+void check_members(const void* object, std::size_t bytes, std::size_t argument, const Where& launch_site) {
+  for (std::size_t at = 0; at + sizeof(void*) <= bytes; at += sizeof(void*)) {
+    std::uintptr_t word;
+    std::memcpy(&word, static_cast<const char*>(object) + at, sizeof word);
+    check(!is_host_memory(word) || heap().owns(reinterpret_cast<const void*>(word)),
+          "simt: launch at {}: argument {} has at byte {} the address {:#x}, which is no memory of the device",
+          place(launch_site), argument, at, word);
+  }
+}
+void fail_alignment(const void* address, std::size_t alignment) {
+  machine().fail_lane(machine().current_index(),
+                      fmt::format("a pack at {}, which is no multiple of {}", address, alignment));
+}
+
 int lane() {
   return static_cast<int>(machine().current_index() % kWarp);
 }
@@ -525,7 +641,7 @@ void detail::fail_launch(const Grid& grid, dim3 block, const char* problem) {
 }
 
 int multiprocessor_count() {
-  return 2;
+  return simt::g_sparse > 0 ? 1 << 24 : 2;
 }
 
 }  // namespace RETORT_DEVICE_NAMESPACE

@@ -2,9 +2,11 @@
 // thread a fiber, one OS thread, blocks one after the other. What a device would let pass is an Error here:
 //  - a barrier that some thread of the block does not reach, or reaches at another place of the source;
 //  - a warp collective that some lane of its mask does not reach, or calls with another mask;
-//  - a write outside an allocation or a shared array, or to freed memory (see heap.h; with ASan, at the very access).
-// Shared memory and fresh allocations hold NaN. Threads can run forward, reversed or shuffled, so that a missing
-// barrier changes the answer. Messages name the launch, the block and the thread.
+//  - a write outside an allocation or a shared array, or to freed memory (see heap.h; with ASan, at the very access);
+//  - a launch beyond a device's limits or the kernel's __launch_bounds__, or with more shared memory than it gets;
+//  - an argument that points into host memory, or a pack that is not aligned.
+// Shared memory and fresh allocations hold NaN. Threads run in one of five orders, so that a missing barrier changes
+// the answer. Messages name the launch, the block and the thread.
 #pragma once
 
 #include <bit>
@@ -26,7 +28,9 @@
 #define __host__
 #define __forceinline__ inline
 #endif
-#define __launch_bounds__(...)
+// The bound, in warps, is the number of no-operations at the kernel's entry, where check_call() counts them: what else
+// an attribute says of a function cannot be read back from its address.
+#define __launch_bounds__(threads, ...) __attribute__((patchable_function_entry(((threads) + 31) / 32)))
 
 namespace retort::simt {
 
@@ -50,13 +54,67 @@ inline constexpr int warpSize = 32;
 
 // --- control, for tests ----------------------------------------------------------------------------------------
 
-// The order in which runnable threads of a block, and the blocks of a grid, get their turn.
-enum class LaneOrder : std::uint8_t { forward, reversed, shuffled };
+// The order in which runnable threads of a block, and the blocks of a grid, get their turn. In the first three all
+// threads go from one barrier or collective to the next; in the last two one warp, the first or the last that can,
+// runs ahead of all others until a barrier of the block stops it. Of any two warps each is ahead in one of these.
+enum class LaneOrder : std::uint8_t { forward, reversed, shuffled, greedy_forward, greedy_reversed };
+inline constexpr LaneOrder kLaneOrders[] = {LaneOrder::forward, LaneOrder::reversed, LaneOrder::shuffled,
+                                            LaneOrder::greedy_forward, LaneOrder::greedy_reversed};
 void set_lane_order(LaneOrder order, std::uint64_t seed = 1);
 LaneOrder lane_order();
 const char* name_of(LaneOrder order);
 
+// While one exists, launches run a few blocks only: the first, the last, and those beside powers of two; and the device
+// says that it has so many multiprocessors that grids are not cut short. For problems whose indices pass 2^31 (see
+// MappedMemory in heap.h).
+class SparseLaunches {
+ public:
+  SparseLaunches();
+  ~SparseLaunches();
+  SparseLaunches(const SparseLaunches&) = delete;
+  SparseLaunches& operator=(const SparseLaunches&) = delete;
+};
+
 using Where = std::source_location;
+
+namespace detail {
+// A kernel's launch bound, 0 where it has none. Throws Error where it is below the threads of `block`.
+void check_bounds(const void* kernel, dim3 block, const Where& launch_site);
+// Throws Error unless `pointer` is null or belongs to the device and is a multiple of `alignment`.
+void check_pointer(const void* pointer, std::size_t alignment, std::size_t argument, const Where& launch_site);
+// Throws Error where an aligned word among `bytes` is an address on the host's stack, or of its static or small dynamic
+// data.
+void check_members(const void* object, std::size_t bytes, std::size_t argument, const Where& launch_site);
+[[noreturn]] void fail_alignment(const void* address, std::size_t alignment);
+
+template <typename T>
+void check_argument(const T& value, std::size_t index, const Where& launch_site) {
+  if constexpr (std::is_pointer_v<T>) {
+    std::size_t alignment = 1;
+    if constexpr (!std::is_void_v<std::remove_pointer_t<T>>) alignment = alignof(std::remove_pointer_t<T>);
+    check_pointer(value, alignment, index, launch_site);
+  } else if constexpr (std::is_class_v<T> && alignof(T) >= alignof(void*)) {
+#if __has_builtin(__builtin_clear_padding)  // elsewhere what lies between members would look like an address
+    T members = value;
+    __builtin_clear_padding(&members);
+    check_members(&members, sizeof members, index, launch_site);
+#endif
+  }
+}
+}  // namespace detail
+
+// What a device finds at a launch or, later, in the kernel: threads beyond the launch bounds, pointers into host memory.
+template <typename... Arguments>
+void check_call(const void* kernel, dim3 block, const Where& launch_site, const Arguments&... arguments) {
+  detail::check_bounds(kernel, block, launch_site);
+  std::size_t index = 0;
+  (detail::check_argument(arguments, index++, launch_site), ...);
+}
+
+// For memory that is loaded or stored in pieces of `alignment` bytes.
+inline void check_aligned(const void* address, std::size_t alignment) {
+  if (reinterpret_cast<std::uintptr_t>(address) % alignment != 0) detail::fail_alignment(address, alignment);
+}
 
 // Executes a grid. Throws Error for a broken rule; the grid is then left unfinished.
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, const Where& launch_site, void (*body)(void*), void* context);
@@ -237,17 +295,39 @@ inline int __ffs(unsigned x) {
   return x == 0 ? 0 : std::countr_zero(x) + 1;
 }
 
+// cuda_bf16.h. Every NaN becomes the one of a device; between two neighbours the even one wins a tie.
+struct Bfloat16 {
+  std::uint16_t bits;
+};
+inline Bfloat16 __float2bfloat16_rz(float x) {
+  if (std::isnan(x)) return {0x7fff};
+  return {static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16)};
+}
+inline Bfloat16 __float2bfloat16_rn(float x) {
+  Bfloat16 y = __float2bfloat16_rz(x);
+  if (std::isnan(x)) return y;
+  const std::uint32_t rest = std::bit_cast<std::uint32_t>(x) & 0xffffu;
+  if (rest > 0x8000u || (rest == 0x8000u && y.bits % 2 == 1)) ++y.bits;
+  return y;
+}
+inline unsigned short __bfloat16_as_ushort(Bfloat16 x) {
+  return x.bits;
+}
+
 }  // namespace retort::simt
 
 // CUDA has these at global scope.
 using retort::simt::__all_sync;
 using retort::simt::__any_sync;
 using retort::simt::__ballot_sync;
+using retort::simt::__bfloat16_as_ushort;
 using retort::simt::__clz;
 using retort::simt::__fadd_rn;
 using retort::simt::__fdiv_rn;
 using retort::simt::__fdividef;
 using retort::simt::__ffs;
+using retort::simt::__float2bfloat16_rn;
+using retort::simt::__float2bfloat16_rz;
 using retort::simt::__float2int_rd;
 using retort::simt::__float2int_rn;
 using retort::simt::__float2int_rz;

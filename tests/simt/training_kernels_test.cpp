@@ -1,4 +1,4 @@
-// The CUDA kernels against the CPU backend, in all three lane orders: batch normalisation, rows, losses, optimizers.
+// The CUDA kernels against the CPU backend, in all lane orders: batch normalisation, rows, losses, optimizers.
 #include <cmath>
 #include <limits>
 
