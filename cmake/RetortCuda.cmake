@@ -1,9 +1,30 @@
 # Decides whether CUDA is built: sets RETORT_WITH_CUDA and says in one line what was found or what is missing.
-# RETORT_CUDA: OFF, AUTO (where toolkit and cuDNN are found) or ON (an error where they are not).
+# RETORT_CUDA: OFF, AUTO (where toolkit and cuDNN are found), ON (an error where they are not), or STANDIN: the CUDA
+# backend compiled by the C++ compiler and linked with tests/device, which executes it on the CPU (docs/testing.md).
+# STANDIN needs the headers of toolkit and cuDNN, neither nvcc nor a library, and sets RETORT_STANDIN too.
 # CMAKE_CUDA_ARCHITECTURES defaults to 80;90 (A100, H100/H200); newer devices run it through PTX.
 set(RETORT_WITH_CUDA OFF)
+set(RETORT_STANDIN OFF)
 if(RETORT_CUDA STREQUAL "OFF")
   message(STATUS "Retort: built without CUDA (RETORT_CUDA=OFF)")
+  return()
+endif()
+
+if(RETORT_CUDA STREQUAL "STANDIN")
+  find_path(RETORT_CUDART_INCLUDE_DIR cuda_runtime_api.h HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES include PATHS /usr/local/cuda)
+  find_path(CUDNN_INCLUDE_DIR cudnn_version.h HINTS ${RETORT_CUDART_INCLUDE_DIR})
+  mark_as_advanced(RETORT_CUDART_INCLUDE_DIR)
+  if(NOT RETORT_CUDART_INCLUDE_DIR OR NOT EXISTS ${RETORT_CUDART_INCLUDE_DIR}/cublasLt.h OR NOT CUDNN_INCLUDE_DIR)
+    message(FATAL_ERROR "Retort: RETORT_CUDA=STANDIN needs cuda_runtime_api.h, cublasLt.h and cudnn.h: install the toolkit's "
+      "headers (cuda-cudart-dev, libcublas-dev) and cuDNN's (libcudnn9-dev), or set RETORT_CUDART_INCLUDE_DIR and CUDNN_INCLUDE_DIR")
+  endif()
+  set(RETORT_WITH_CUDA ON)
+  set(RETORT_STANDIN ON)
+  # Of what sees the backend's headers or CUDA's.
+  add_library(retort_standin INTERFACE)
+  target_compile_definitions(retort_standin INTERFACE RETORT_SIMT RETORT_STANDIN)
+  target_include_directories(retort_standin SYSTEM INTERFACE ${RETORT_CUDART_INCLUDE_DIR} ${CUDNN_INCLUDE_DIR})
+  message(STATUS "Retort: the CUDA backend on a stand-in device (headers from ${RETORT_CUDART_INCLUDE_DIR} and ${CUDNN_INCLUDE_DIR})")
   return()
 endif()
 

@@ -41,7 +41,10 @@ void pass(const Session& session, const Learner& learner, const Teachers* teache
     for (const auto& buffer : parts->buffers()) kept.emplace_back(buffer->value, buffer->value.clone());
   }
   TeacherBatch taught;
-  if (teachers != nullptr) taught = teachers->forward(batch.input, teachers->draw(1));
+  if (teachers != nullptr) {
+    taught = teachers->forward(batch.input, teachers->draw(1));
+    teachers->await(taught);  // also for a network that learns without them: the batch must outlive their work
+  }
   learner.objective->prepare(0);
   learner.objective->evaluate({batch, mode, teachers, &taught});
   for (const auto& [value, before] : kept) value.copy_from(before);

@@ -108,7 +108,7 @@ void DistillObjective::prepare(int epoch) {
 
 LossTerms DistillObjective::evaluate(const StepInputs& inputs) {
   const ModelOutput output = model_.forward(inputs.batch.input, inputs.mode, taps_);
-  if (uses_teachers_) inputs.teachers->await();
+  if (uses_teachers_) inputs.teachers->await(*inputs.taught);
   LossTerms terms;
   terms.logits = output.logits;
   for (std::size_t i = 0; i < terms_.size(); ++i) {

@@ -15,7 +15,7 @@ struct StepInputs {
   const BatchBuffers& batch;
   const ForwardMode& mode;
   const Teachers* teachers = nullptr;    // null where nothing is distilled
-  const TeacherBatch* taught = nullptr;  // valid on the current stream after teachers->await()
+  const TeacherBatch* taught = nullptr;  // valid on the current stream after await()
 };
 
 struct LossTerms {

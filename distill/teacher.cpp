@@ -68,6 +68,13 @@ const Tensor& TeacherBatch::tap(int teacher, const std::string& name) const {
   return output(teacher).taps.at(name);
 }
 
+void TeacherBatch::adopt() const {
+  for (const ModelOutput& output : outputs_) {
+    if (output.logits) output.logits.adopt();
+    for (const auto& [name, tap] : output.taps) tap.adopt();
+  }
+}
+
 Tensor TeacherBatch::logits(int teacher, double temperature) const {
   if (teacher > 0 || outputs_.size() == 1) return output(teacher).logits;
   Tensor& result = combined_[temperature];
@@ -210,8 +217,10 @@ TeacherBatch Teachers::forward(const Tensor& input, int drawn) const {
   return TeacherBatch(std::move(outputs), combine_);
 }
 
-void Teachers::await() const {
+void Teachers::await(const TeacherBatch& batch) const {
+  if (batch.empty()) return;
   kernels::backend(device_).wait(current_stream(device_), stream_);
+  batch.adopt();
 }
 
 Tensor Teachers::evaluation_logits(const Tensor& input) const {

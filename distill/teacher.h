@@ -54,6 +54,8 @@ class TeacherBatch {
   // T [B, C]: of one teacher; of all of them z with softmax(z / temperature) their combination.
   Tensor logits(int teacher, double temperature) const;
   const Tensor& tap(int teacher, const std::string& name) const;
+  bool empty() const { return outputs_.empty(); }
+  void adopt() const;  // Tensor::adopt of all that the teachers made
 
  private:
   const ModelOutput& output(int teacher) const;
@@ -113,9 +115,11 @@ class Teachers {
   // A key of what forward() runs at a step; steps with the same key run the same work and may share a recording.
   int draw(std::int64_t step) const;
   // Queues the forward passes on a stream of their own, which await() makes the current stream wait for. Where no
-  // request holds nothing is queued, and a recording must not await().
+  // request holds nothing is queued, and await() does nothing: a recording may not wait for a stream that is not in it.
   TeacherBatch forward(const Tensor& input, int drawn) const;
-  void await() const;
+  // From then on the batch belongs to the current stream: freed on the teachers', it would be freed before the losses
+  // have read it, and a recording would end with work that nobody waits for.
+  void await(const TeacherBatch& batch) const;
   // Of the combination of all of them (of the random kind too: the mean), for evaluation.
   Tensor evaluation_logits(const Tensor& input) const;
 

@@ -208,7 +208,9 @@ RunStream::~RunStream() {
 }
 
 TrainSummary run_training(const TrainingJob& job, RunDirectory& run, Console& console, const TrainerOptions& options) {
-  return Trainer(job, run, console, options).run();
+  TrainSummary summary = Trainer(job, run, console, options).run();
+  summary.teacher_logits.clear();  // they belong to the run's stream, which ends before the summary does
+  return summary;
 }
 
 TrainSummary finished_summary(const RunStart& start) {

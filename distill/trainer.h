@@ -44,7 +44,7 @@ struct TrainSummary {
   std::int64_t steps = 0;
   double seconds = 0;
   std::vector<LearnerResult> learners;
-  std::vector<Tensor> teacher_logits;  // of a distillation's test images, for EvaluateOptions::teacher
+  std::vector<Tensor> teacher_logits;  // of a distillation's test images, for TrainingJob::report; empty behind it
   std::string run_path;                // "": interrupted before there was anything to do in one
 };
 

@@ -156,7 +156,7 @@ std::vector<double> TrainingStep::gradient_norms(std::size_t number) const {
   TeacherBatch taught;
   if (teachers_ != nullptr) {
     taught = teachers_->forward(batch.input, last_.drawn);
-    teachers_->await();  // also for a network that learns without them: the batch must outlive their work
+    teachers_->await(taught);  // also for a network that learns without them: the batch must outlive their work
   }
   ForwardMode mode = mode_for(batch, network);
   mode.update_statistics = false;

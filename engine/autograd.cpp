@@ -45,6 +45,30 @@ struct Later {
 
 }  // namespace
 
+bool Needs::is_single(std::size_t input) const {
+  return std::count(inputs_.begin(), inputs_.end(), inputs_[input]) == 1;
+}
+
+Tensor Needs::place(std::size_t input, const Shape& shape, DType dtype, Device device) const {
+  const Meta* const meta = inputs_[input].get();
+  if (meta == nullptr || meta->producer || meta->has_grad || !meta->grad || meta->grad.dtype() != dtype ||
+      meta->grad.shape() != shape || !is_single(input)) {
+    return Tensor::empty(shape, dtype, device);
+  }
+  in_place_[input] = true;
+  return meta->grad;
+}
+
+Tensor Needs::received(std::size_t input, const Shape& shape, DType dtype) const {
+  const Meta* const meta = inputs_[input].get();
+  if (meta == nullptr || !meta->has_grad || meta->grad.dtype() != dtype || meta->grad.shape() != shape ||
+      !(meta->producer == nullptr || meta->grad.exclusive()) || !is_single(input)) {
+    return {};
+  }
+  in_place_[input] = true;
+  return meta->grad;
+}
+
 bool grad_enabled() {
   return recording;
 }
@@ -70,8 +94,7 @@ void record(const char* op, Tensor& result, const std::vector<Tensor>& inputs, B
   node->sequence = ++next_sequence;
   node->backward = std::move(backward);
   for (const Tensor& input : inputs) {
-    node->needs.push_back(needs_grad(input));
-    node->inputs.push_back(node->needs.back() ? input.meta() : nullptr);
+    node->inputs.push_back(needs_grad(input) ? input.meta() : nullptr);
   }
   auto meta = std::make_shared<Meta>();
   meta->requires_grad = true;
@@ -104,13 +127,18 @@ void backward(const Tensor& root) {
     meta->has_grad = false;
     const Backward run = std::move(node.backward);
     node.backward = nullptr;
-    std::vector<Tensor> gradients = run(std::move(dy), node.needs);
+    const Needs needs(node.inputs);
+    std::vector<Tensor> gradients = run(std::move(dy), needs);
     check(gradients.size() == node.inputs.size(), "{}: backward returned {} gradients for {} inputs", node.op,
           gradients.size(), node.inputs.size());
     for (std::size_t i = 0; i < gradients.size(); ++i) {
-      if (!node.needs[i]) continue;
+      if (!needs[i]) continue;
       check(gradients[i].defined(), "{}: backward gave no gradient for input {}", node.op, i);
       const std::shared_ptr<Meta>& input = node.inputs[i];
+      if (needs.in_place(i)) {
+        input->has_grad = true;
+        continue;
+      }
       if (input->producer && !input->has_grad) {
         ready.push(input.get());
         alive.push_back(input);

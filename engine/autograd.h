@@ -14,8 +14,29 @@
 
 namespace retort::autograd {
 
-// Which inputs, in the order given to record(), need a gradient.
-using Needs = std::vector<bool>;
+// Which inputs, in the order given to record(), need a gradient, and where a closure may put it to spare a copy.
+class Needs {
+ public:
+  explicit Needs(const std::vector<std::shared_ptr<Meta>>& inputs) : inputs_(inputs), in_place_(inputs.size()) {}
+
+  bool operator[](std::size_t input) const { return inputs_[input] != nullptr; }
+
+  // Memory for the gradient of an input: the buffer of a leaf that nothing has reached yet, else memory of its own. The
+  // closure overwrites it and returns it.
+  Tensor place(std::size_t input, const Shape& shape, DType dtype, Device device) const;
+  // What has reached an input so far: the closure adds its contribution to it and returns it. Undefined where nothing
+  // has, or where somebody else looks at it.
+  Tensor received(std::size_t input, const Shape& shape, DType dtype) const;
+
+  // Whether one of the two handed out memory of the input's own, so that nothing is left to deliver.
+  bool in_place(std::size_t input) const { return in_place_[input]; }
+
+ private:
+  bool is_single(std::size_t input) const;  // not the operator's input twice
+
+  const std::vector<std::shared_ptr<Meta>>& inputs_;
+  mutable std::vector<bool> in_place_;
+};
 
 // From the gradient of the result to those of the inputs; an entry that Needs does not ask for may stay undefined.
 // `dy` is handed over: where dy.exclusive(), the closure may overwrite it and return it.
@@ -25,7 +46,6 @@ struct Node {
   const char* op = "";
   std::uint64_t sequence = 0;
   std::vector<std::shared_ptr<Meta>> inputs;  // null where the input needs no gradient
-  Needs needs;
   Backward backward;
 };
 

@@ -136,6 +136,10 @@ Tensor Tensor::slice(std::int64_t first_element, const Shape& to) const {
   return alias(static_cast<std::size_t>(first_element) * size_of(dtype()), to);
 }
 
+void Tensor::adopt() const {
+  impl().storage->stream = current_stream(device());
+}
+
 bool Tensor::exclusive() const {
   return impl_.use_count() == 1 && impl().storage.use_count() == 1;
 }

@@ -73,6 +73,10 @@ class Tensor {
   Tensor reshaped(const Shape& shape) const;  // same memory
   Tensor slice(std::int64_t first_element, const Shape& shape) const;  // same memory
 
+  // For memory that another stream made and that the current one has waited for: it goes back on the current stream, so
+  // that what this stream still does with it comes first.
+  void adopt() const;
+
   // True when no other handle shares this memory: an operator's backward may then overwrite it.
   bool exclusive() const;
 

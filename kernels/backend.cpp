@@ -24,6 +24,15 @@ Registry& registry() {
 
 }  // namespace
 
+void Backend::accumulate_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx,
+                                              Stream stream) {
+  const auto release = [&](void* data) { deallocate(data, dx.bytes(), stream); };
+  const std::unique_ptr<void, decltype(release)> own(allocate(dx.bytes(), stream), release);
+  const View contribution{own.get(), dx.dtype, dx.shape};
+  conv2d_backward_data(dy, w, params, contribution, stream);
+  accumulate(contribution, dx, stream);
+}
+
 Backend& backend(Device device) {
   Registry& r = registry();
   const std::scoped_lock lock(r.mutex);

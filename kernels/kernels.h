@@ -233,6 +233,9 @@ class Backend {
   virtual void conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
                       Stream stream) = 0;
   virtual void conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) = 0;
+  // dx += what conv2d_backward_data gives. Here through memory of its own; a backend whose library adds up spares that.
+  virtual void accumulate_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx,
+                                               Stream stream);
   // dw in T.
   virtual void conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) = 0;
 
@@ -248,10 +251,12 @@ class Backend {
                                     View y, Stream stream) = 0;
   // Backward of either. With batch_statistics, mean and invstd are those that batch_norm_training saved; without,
   // mean is the running mean and invstd 1 / sqrt(running_var + epsilon), both constants. y is read only where act is
-  // not identity. dresidual (T) and dx (T) may each be empty. In place allowed: dresidual = dy.
-  virtual void batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView mean,
-                                   ConstView invstd, Activation act, bool batch_statistics, View dx, View dresidual,
-                                   View dgamma, View dbeta, Stream stream) = 0;
+  // not identity. beta where y is what batch_norm_training made of x without a residual, else empty: with it a backend
+  // may work out again where the activation was open, bit for bit, and spare reading y. dresidual (T) and dx (T) may
+  // each be empty. In place allowed: dresidual = dy.
+  virtual void batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView beta,
+                                   ConstView mean, ConstView invstd, Activation act, bool batch_statistics, View dx,
+                                   View dresidual, View dgamma, View dbeta, Stream stream) = 0;
 
   // --- pooling -------------------------------------------------------------------------------------------
   // argmax i32, y's shape: h * W + w of the chosen input pixel (the first of equals, padding never chosen).

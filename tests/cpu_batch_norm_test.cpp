@@ -127,15 +127,15 @@ TEST_P(BatchNorm, BackwardFollowsTheFormula) {
         for (const bool keep : {true, false}) {
           Data in(GetParam(), shape), kept(GetParam(), shape), out_gamma(sums, gamma.shape),
               out_beta(sums, gamma.shape);
-          cpu().batch_norm_backward(layer.x, layer.y, dy, layer.gamma, layer.mean, layer.invstd, act, batch_statistics,
-                                    in, keep ? View(kept) : View(), out_gamma, out_beta, {});
+          cpu().batch_norm_backward(layer.x, layer.y, dy, layer.gamma, {}, layer.mean, layer.invstd, act,
+                                    batch_statistics, in, keep ? View(kept) : View(), out_gamma, out_beta, {});
           expect_close(in, dx, 2 * tolerance_of(GetParam()));
           if (keep) expect_close(kept, g, 0);
           expect_close(out_beta, dbeta, 2 * tolerance_of(sums));
           expect_close(out_gamma, dgamma, 2 * tolerance_of(sums));
           // dresidual over dy, without dx.
           Data in_place = dy;
-          cpu().batch_norm_backward(layer.x, layer.y, in_place, layer.gamma, layer.mean, layer.invstd, act,
+          cpu().batch_norm_backward(layer.x, layer.y, in_place, layer.gamma, {}, layer.mean, layer.invstd, act,
                                     batch_statistics, View(), keep ? View(in_place) : View(), out_gamma, out_beta, {});
           expect_close(in_place, keep ? g : dy.array(), 0);
           expect_close(out_gamma, dgamma, 2 * tolerance_of(sums));
@@ -152,8 +152,8 @@ TEST(CpuKernels, BatchNormBackwardIsTheGradient) {
   layer.forward();
   const Data dy(DType::f64, uniform(shape, -1, 1, 28));
   Data dx(DType::f64, shape), dresidual(DType::f64, shape), dgamma(DType::f64, Shape{3}), dbeta(DType::f64, Shape{3});
-  cpu().batch_norm_backward(layer.x, layer.y, dy, layer.gamma, layer.mean, layer.invstd, layer.act, true, dx, dresidual,
-                            dgamma, dbeta, {});
+  cpu().batch_norm_backward(layer.x, layer.y, dy, layer.gamma, {}, layer.mean, layer.invstd, layer.act, true, dx,
+                            dresidual, dgamma, dbeta, {});
   const auto check = [&](Data& input, const Data& gradient) {
     for (std::int64_t i = 0; i < input.shape.numel(); ++i) {
       const double value = input.get(i);
@@ -217,7 +217,7 @@ TEST(CpuKernels, BatchNormDoesNotDependOnTheNumberOfThreads) {
       layer.forward();
       const Data dy(DType::f32, uniform(shape, -1, 1, 32));
       Data dx(DType::f32, shape), dresidual(DType::f32, shape), dgamma(DType::f32, layer.gamma.shape), dbeta = dgamma;
-      cpu().batch_norm_backward(layer.x, layer.y, dy, layer.gamma, layer.mean, layer.invstd, layer.act, true, dx,
+      cpu().batch_norm_backward(layer.x, layer.y, dy, layer.gamma, {}, layer.mean, layer.invstd, layer.act, true, dx,
                                 dresidual, dgamma, dbeta, {});
       const std::vector<std::vector<std::uint8_t>> now = {
           layer.y.bytes, layer.mean.bytes, layer.invstd.bytes, layer.running_var.bytes,

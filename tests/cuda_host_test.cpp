@@ -78,6 +78,8 @@ std::vector<ConvKey> neighbours() {
         &ConvParams::dilation_w, &ConvParams::groups}) {
     with([&](Arguments& a) { a.params.*field += 2; });
   }
+  list.push_back(example_key());  // what backward_data sets beside
+  list.back().accumulate = true;
   return list;
 }
 

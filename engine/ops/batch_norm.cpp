@@ -22,7 +22,7 @@ void check_arguments(const char* op, const Tensor& x, const Tensor& residual, co
 }
 
 struct Saved {
-  Tensor x, y, gamma, mean, invstd;
+  Tensor x, y, gamma, beta, mean, invstd;  // beta: where y follows from x
   Activation act;
   bool batch_statistics;
 };
@@ -30,11 +30,13 @@ struct Saved {
 std::vector<Tensor> backward(const Saved& s, Tensor dy, const autograd::Needs& needs) {
   const bool wants_residual = needs[1];
   std::vector<Tensor> gradients(4);
-  Tensor dgamma = like(s.gamma), dbeta = like(s.gamma), dx, dresidual;
+  const Tensor dgamma = needs.place(2, s.gamma.shape(), s.gamma.dtype(), s.gamma.device());
+  const Tensor dbeta = needs.place(3, s.gamma.shape(), s.gamma.dtype(), s.gamma.device());
+  Tensor dx, dresidual;
   if (needs[0]) dx = like(dy);
   // Without an activation the residual's gradient is dy itself.
   if (wants_residual && s.act != Activation::identity) dresidual = reuse(dy);
-  dy.backend().batch_norm_backward(s.x, s.y, dy, s.gamma, s.mean, s.invstd, s.act, s.batch_statistics,
+  dy.backend().batch_norm_backward(s.x, s.y, dy, s.gamma, s.beta, s.mean, s.invstd, s.act, s.batch_statistics,
                                    dx.optional_view(), dresidual.optional_view(), dgamma.view(), dbeta.view(),
                                    stream_of(dy));
   gradients[0] = dx;
@@ -46,8 +48,14 @@ std::vector<Tensor> backward(const Saved& s, Tensor dy, const autograd::Needs& n
 
 void record(const char* op, Tensor& y, const Tensor& residual, const Tensor& beta, const Tensor& x, const Tensor& gamma,
             const Tensor& mean, const Tensor& invstd, Activation act, bool batch_statistics) {
-  Saved saved{x.detach(),      act == Activation::identity ? Tensor() : y.detach(), gamma.detach(), mean, invstd, act,
-              batch_statistics};
+  Saved saved{.x = x.detach(),
+              .y = act == Activation::identity ? Tensor() : y.detach(),
+              .gamma = gamma.detach(),
+              .beta = batch_statistics && !residual ? beta.detach() : Tensor(),
+              .mean = mean,
+              .invstd = invstd,
+              .act = act,
+              .batch_statistics = batch_statistics};
   autograd::record(op, y, {x, residual, gamma, beta},
                    [saved = std::move(saved)](Tensor dy, const autograd::Needs& needs) {
                      return backward(saved, std::move(dy), needs);

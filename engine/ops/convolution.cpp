@@ -62,14 +62,19 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
                        kernels::Backend& backend = dy.backend();
                        std::vector<Tensor> gradients(3);
                        if (needs[1]) {
-                         gradients[1] = like(weight);
+                         gradients[1] = needs.place(1, weight.shape(), weight.dtype(), weight.device());
                          backend.conv2d_backward_weights(x, dy, params, gradients[1].view(), stream_of(dy));
                        }
                        if (needs[2]) {
-                         gradients[2] = Tensor::empty({dy.dim(3)}, accumulation_type(dy.dtype()), dy.device());
+                         gradients[2] = needs.place(2, {dy.dim(3)}, accumulation_type(dy.dtype()), dy.device());
                          backend.sum_rows(dy, gradients[2].view(), stream_of(dy));
                        }
-                       if (needs[0]) {
+                       if (!needs[0]) return gradients;
+                       gradients[0] = needs.received(0, x.shape(), x.dtype());
+                       if (gradients[0]) {
+                         backend.accumulate_conv2d_backward_data(dy, weight, params, gradients[0].view(),
+                                                                 stream_of(dy));
+                       } else {
                          gradients[0] = like(x);
                          backend.conv2d_backward_data(dy, weight, params, gradients[0].view(), stream_of(dy));
                        }

@@ -64,9 +64,12 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Math ma
                      [x = x.detach(), weight = weight.detach(), math](Tensor dy, const autograd::Needs& needs) {
                        std::vector<Tensor> gradients(3);
                        if (needs[0]) gradients[0] = product(dy, false, weight, false, Tensor(), math);
-                       if (needs[1]) gradients[1] = product(dy, true, x, false, Tensor(), math);
+                       if (needs[1]) {
+                         gradients[1] = needs.place(1, weight.shape(), weight.dtype(), weight.device());
+                         dy.backend().matmul(dy, true, x, false, {}, math, gradients[1].view(), stream_of(dy));
+                       }
                        if (needs[2]) {
-                         gradients[2] = Tensor::empty({dy.dim(1)}, accumulation_type(dy.dtype()), dy.device());
+                         gradients[2] = needs.place(2, {dy.dim(1)}, accumulation_type(dy.dtype()), dy.device());
                          dy.backend().sum_rows(dy, gradients[2].view(), stream_of(dy));
                        }
                        return gradients;

@@ -294,7 +294,7 @@ void CpuBackend::batch_norm_inference(ConstView x, ConstView residual, ConstView
   });
 }
 
-void CpuBackend::batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView mean,
+void CpuBackend::batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView, ConstView mean,
                                      ConstView invstd, Activation act, bool batch_statistics, View dx, View dresidual,
                                      View dgamma, View dbeta, Stream) {
   assert(x.numel() == dy.numel() && x.dtype == dy.dtype);

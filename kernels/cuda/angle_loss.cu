@@ -48,7 +48,7 @@ __device__ inline A clamp_one(A x) {
 
 // The loss over anchor p to row_loss[p]; row p of the gradient, times `factor`, where there is one.
 template <typename A, bool kGradient>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, sizeof(A) == sizeof(double) ? 2 : 4)  // left alone, ptxas spills
     angle_loss_kernel(Relations<A> student, Relations<A> teacher, std::int64_t batch, A factor, double* row_loss,
                       A* gradient) {
   const std::int64_t p = blockIdx.x;

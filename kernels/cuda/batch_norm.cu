@@ -7,6 +7,17 @@
 namespace retort::kernels {
 namespace {
 
+// Blocks a multiprocessor. The registers that a pack of eight bf16 columns and four loads in flight take leave room for
+// three.
+constexpr int kStatisticsBlocks = 3;
+// The backward pass keeps up to five values a column in registers. Packs of four columns, in groups of rows that make 48
+// or 64 bytes of loads, leave room for four blocks a multiprocessor.
+constexpr int kBackwardBlocks = 4;
+template <typename T>
+constexpr int kBackwardPack = std::min(kPackOf<T>, 4);
+template <typename T>
+constexpr int kBackwardRows = sizeof(T) == sizeof(bf16) ? 3 : 2;
+
 // Count, mean and sum of squared deviations of a set of values; merged after Chan, Golub & LeVeque (1979), so that no
 // large sums of squares are subtracted from each other.
 template <typename A>
@@ -24,7 +35,7 @@ struct Moments {
 // Means and m2s [row blocks, columns] of x, each block's of its range of rows. Within a thread the values are shifted
 // by the first one it sees.
 template <typename T, int N>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kStatisticsBlocks)
     statistics_kernel(const T* x, std::int64_t rows, std::int64_t columns, std::int64_t rows_per_block,
                       Accumulation<T>* means, Accumulation<T>* m2s) {
   using A = Accumulation<T>;
@@ -81,161 +92,208 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 template <typename A>
 struct Running {
-  double momentum;
+  double momentum, inverse_rows;  // 1 / (rows - 1), for the unbiased variance
   A *mean, *var;
   std::int32_t* counter;
 };
 
-// Merges the blocks' statistics and updates the running ones.
+// Merges the blocks' statistics and updates the running ones. How many rows a block had is known, so two sums do it, of
+// the means and then of what lies around the whole mean, without a division that waits for another.
 template <typename A>
 __global__ void __launch_bounds__(kMergeColumns* kMergeRows)
     merge_statistics_kernel(const A* means, const A* m2s, std::int64_t blocks, std::int64_t rows, std::int64_t columns,
-                            std::int64_t rows_per_block, double epsilon, A* mean, A* invstd, Running<A> running) {
-  RETORT_SHARED(Moments<double>, shared, kMergeColumns * kMergeRows);
+                            std::int64_t rows_per_block, double inverse_rows, double epsilon, A* mean, A* invstd,
+                            Running<A> running) {
+  RETORT_SHARED(double, shared, kMergeColumns* kMergeRows);
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kMergeColumns + threadIdx.x;
-  const unsigned thread = threadIdx.y * kMergeColumns + threadIdx.x;
-  Moments<double> own{0, 0, 0};
-  if (column < columns) {
-    for (std::int64_t b = threadIdx.y; b < blocks; b += kMergeRows) {
-      const std::int64_t left = rows - b * rows_per_block;
-      own.merge({static_cast<double>(left < rows_per_block ? left : rows_per_block),
-                 static_cast<double>(means[b * columns + column]), static_cast<double>(m2s[b * columns + column])});
-    }
+  const double whole = static_cast<double>(rows_per_block),
+               last = static_cast<double>(rows - (blocks - 1) * rows_per_block);
+  const std::int64_t end = column < columns ? blocks : 0;
+  double sum = 0, m2 = 0;
+  RETORT_UNROLL(4)
+  for (std::int64_t b = threadIdx.y; b < end; b += kMergeRows) {
+    sum += (b + 1 < blocks ? whole : last) * static_cast<double>(means[b * columns + column]);
   }
-  shared[thread] = own;
-  for (unsigned half = kMergeRows / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.y >= half) continue;
-    own.merge(shared[thread + half * kMergeColumns]);
-    shared[thread] = own;
+  const double merged_mean = sum_over_merge_rows(sum, shared) * inverse_rows;
+  RETORT_UNROLL(4)
+  for (std::int64_t b = threadIdx.y; b < end; b += kMergeRows) {
+    const double d = static_cast<double>(means[b * columns + column]) - merged_mean;
+    m2 += static_cast<double>(m2s[b * columns + column]) + (b + 1 < blocks ? whole : last) * d * d;
   }
+  m2 = sum_over_merge_rows(m2, shared);
   if (threadIdx.y == 0 && column < columns) {
-    const double n = static_cast<double>(rows);
-    mean[column] = static_cast<A>(own.mean);
-    invstd[column] = static_cast<A>(1 / std::sqrt(own.m2 / n + epsilon));
+    mean[column] = static_cast<A>(merged_mean);
+    invstd[column] = static_cast<A>(1 / std::sqrt(m2 * inverse_rows + epsilon));
     const double old_mean = static_cast<double>(running.mean[column]),
                  old_var = static_cast<double>(running.var[column]);
-    const double unbiased = own.m2 / (rows > 1 ? n - 1 : 1);
-    running.mean[column] = static_cast<A>(old_mean + running.momentum * (own.mean - old_mean));
+    const double unbiased = m2 * running.inverse_rows;
+    running.mean[column] = static_cast<A>(old_mean + running.momentum * (merged_mean - old_mean));
     running.var[column] = static_cast<A>(old_var + running.momentum * (unbiased - old_var));
   }
-  if (blockIdx.x == 0 && thread == 0) running.counter[0] += 1;
+  if (blockIdx.x == 0 && threadIdx.y == 0 && threadIdx.x == 0) running.counter[0] += 1;
+}
+
+// gamma (x - mean) invstd + beta. Forward and backward must get the same bits, so how it is rounded is left to nobody.
+template <typename A>
+__device__ inline A affine(A x, A center, A factor, A offset) {
+  return std::fma(x - center, factor, offset);
 }
 
 // y = act(gamma (x - mean) invstd + beta + residual). `spread` is invstd, or with `is_variance` the variance.
-template <typename T, int N>
+template <typename T, int N, bool kResidual>
 __global__ void __launch_bounds__(kBlockThreads)
     normalize_kernel(const T* x, const T* residual, const Accumulation<T>* gamma, const Accumulation<T>* beta,
-                     const Accumulation<T>* mean, const Accumulation<T>* spread, bool is_variance, double epsilon,
-                     Activation act, T* y, std::int64_t rows, std::int64_t columns, std::int64_t rows_per_block) {
+                     const Accumulation<T>* mean, const Accumulation<T>* spread, bool is_variance,
+                     Accumulation<T> epsilon, Activation act, T* y, std::int64_t rows, std::int64_t columns,
+                     std::int64_t rows_per_block) {
   using A = Accumulation<T>;
   const ColumnShare share(rows, rows_per_block, N);
   if (share.column >= columns) return;
-  A center[N], factor[N], offset[N];
-  for (int k = 0; k < N; ++k) {
-    const std::int64_t c = share.column + k;
-    const A invstd = is_variance ? A(1) / std::sqrt(spread[c] + static_cast<A>(epsilon)) : spread[c];
-    center[k] = mean[c];
-    factor[k] = gamma[c] * invstd;
-    offset[k] = beta[c];
-  }
-  RETORT_UNROLL(4)
-  for (std::int64_t row = share.first; row < share.last; row += blockDim.y) {
+  A center[N], factor[N], offset[N], invstd[N];
+  load_columns(mean + share.column, center);
+  load_columns(gamma + share.column, factor);
+  load_columns(beta + share.column, offset);
+  load_columns(spread + share.column, invstd);
+  for (int k = 0; k < N; ++k) factor[k] *= is_variance ? A(1) / std::sqrt(invstd[k] + epsilon) : invstd[k];
+  const std::int64_t pitch = columns * blockDim.y;
+  for_row_groups<kResidual ? 2 : 4>(share, [&]<int R>(std::integral_constant<int, R>, std::int64_t row) {
     const std::int64_t at = row * columns + share.column;
-    const Pack<T, N> px = load_pack<N>(x + at);
-    Pack<T, N> pr, py;
-    if (residual != nullptr) pr = load_pack<N>(residual + at);
-    for (int k = 0; k < N; ++k) {
-      A value = (static_cast<A>(px.v[k]) - center[k]) * factor[k] + offset[k];
-      if (residual != nullptr) value += static_cast<A>(pr.v[k]);
-      py.v[k] = narrow<T>(activate(value, act));
+    Pack<T, N> px[R];
+    [[maybe_unused]] Pack<T, N> pr[kResidual ? R : 1];
+    load_packs(x + at, pitch, px);
+    if constexpr (kResidual) load_packs(residual + at, pitch, pr);
+    for (int r = 0; r < R; ++r) {
+      for (int k = 0; k < N; ++k) {
+        A value = affine(static_cast<A>(px[r].v[k]), center[k], factor[k], offset[k]);
+        if constexpr (kResidual) value += static_cast<A>(pr[r].v[k]);
+        px[r].v[k] = narrow<T>(activate(value, act));
+      }
+      store_pack<N>(y + at + r * pitch, px[r]);
     }
-    store_pack<N>(y + at, py);
+  });
+}
+
+// Where the backward pass learns whether the activation was open.
+enum class Mask { none, from_y, from_x };
+
+// The packs of g, that is dy where the activation was open, of R rows from element `at` on; `px` are those rows of x.
+template <Mask kMask, typename T, int N, int R, typename A>
+__device__ inline void load_masked(const T* y, const T* dy, std::int64_t at, std::int64_t pitch, Activation act,
+                                   const Pack<T, N> (&px)[R], const A (&center)[N], const A (&factor)[N],
+                                   const A (&offset)[N], Pack<T, N> (&pg)[R]) {
+  load_packs(dy + at, pitch, pg);
+  if constexpr (kMask == Mask::from_y) {
+    Pack<T, N> py[R];
+    load_packs(y + at, pitch, py);
+    for (int r = 0; r < R; ++r) {
+      for (int k = 0; k < N; ++k) {
+        if (!is_open(static_cast<A>(py[r].v[k]), act)) pg[r].v[k] = narrow<T>(A(0));
+      }
+    }
+  } else if constexpr (kMask == Mask::from_x) {
+    for (int r = 0; r < R; ++r) {
+      for (int k = 0; k < N; ++k) {
+        const A value = affine(static_cast<A>(px[r].v[k]), center[k], factor[k], offset[k]);
+        if (!is_open(static_cast<A>(narrow<T>(activate(value, act))), act)) pg[r].v[k] = narrow<T>(A(0));
+      }
+    }
   }
 }
 
-// g = dy where the activation was open. Partial sums [row blocks, 2, columns] of g xhat and of g; g itself where
-// wanted.
-template <typename T, int N>
-__global__ void __launch_bounds__(kBlockThreads)
-    gradient_sums_kernel(const T* x, const T* y, const T* dy, const Accumulation<T>* mean,
-                         const Accumulation<T>* invstd, Activation act, T* masked, Accumulation<T>* partial,
-                         std::int64_t rows, std::int64_t columns, std::int64_t rows_per_block) {
+// Partial sums [row blocks, 2, columns] of g xhat and of g; g itself where wanted.
+template <typename T, int N, Mask kMask>
+__global__ void __launch_bounds__(kBlockThreads, kBackwardBlocks)
+    gradient_sums_kernel(const T* x, const T* y, const T* dy, const Accumulation<T>* gamma, const Accumulation<T>* beta,
+                         const Accumulation<T>* mean, const Accumulation<T>* invstd, Activation act, T* masked,
+                         Accumulation<T>* partial, std::int64_t rows, std::int64_t columns,
+                         std::int64_t rows_per_block) {
   using A = Accumulation<T>;
   RETORT_SHARED(A, shared, N * kBlockThreads);
   const ColumnShare share(rows, rows_per_block, N);
   const bool inside = share.column < columns;
   A sum_gx[N] = {}, sum_g[N] = {};
   if (inside) {
-    A center[N], factor[N];
-    for (int k = 0; k < N; ++k) {
-      center[k] = mean[share.column + k];
-      factor[k] = invstd[share.column + k];
+    A center[N], factor[N] = {}, offset[N] = {};
+    load_columns(mean + share.column, center);
+    if constexpr (kMask == Mask::from_x) {
+      A spread[N];
+      load_columns(invstd + share.column, spread);
+      load_columns(gamma + share.column, factor);
+      load_columns(beta + share.column, offset);
+      for (int k = 0; k < N; ++k) factor[k] *= spread[k];
     }
-    RETORT_UNROLL(2)
-    for (std::int64_t row = share.first; row < share.last; row += blockDim.y) {
+    const std::int64_t pitch = columns * blockDim.y;
+    for_row_groups<kBackwardRows<T>>(share, [&]<int R>(std::integral_constant<int, R>, std::int64_t row) {
       const std::int64_t at = row * columns + share.column;
-      const Pack<T, N> px = load_pack<N>(x + at);
-      Pack<T, N> pg = load_pack<N>(dy + at);
-      if (act != Activation::identity) {
-        const Pack<T, N> py = load_pack<N>(y + at);
+      Pack<T, N> px[R], pg[R];
+      load_packs(x + at, pitch, px);
+      load_masked<kMask>(y, dy, at, pitch, act, px, center, factor, offset, pg);
+      for (int r = 0; r < R; ++r) {
+        if (masked != nullptr) store_pack<N>(masked + at + r * pitch, pg[r]);
         for (int k = 0; k < N; ++k) {
-          if (!is_open(static_cast<A>(py.v[k]), act)) pg.v[k] = narrow<T>(A(0));
+          const A g = static_cast<A>(pg[r].v[k]);
+          sum_g[k] += g;
+          sum_gx[k] = std::fma(g, static_cast<A>(px[r].v[k]) - center[k], sum_gx[k]);
         }
       }
-      if (masked != nullptr) store_pack<N>(masked + at, pg);
-      for (int k = 0; k < N; ++k) {
-        const A g = static_cast<A>(pg.v[k]);
-        sum_g[k] += g;
-        sum_gx[k] += g * ((static_cast<A>(px.v[k]) - center[k]) * factor[k]);
-      }
-    }
+    });
   }
   sum_over_rows(sum_gx, shared);
   sum_over_rows(sum_g, shared);
   if (threadIdx.y == 0 && inside) {
     A* const out = partial + blockIdx.x * 2 * columns + share.column;
     for (int k = 0; k < N; ++k) {
-      out[k] = sum_gx[k];
+      out[k] = sum_gx[k] * invstd[share.column + k];
       out[columns + k] = sum_g[k];
     }
   }
 }
 
-// dx = gamma invstd (g - (dbeta + xhat dgamma) / rows), the second part only with batch statistics.
-template <typename T, int N>
-__global__ void __launch_bounds__(kBlockThreads)
+// dx = gamma invstd (g - (dbeta + xhat dgamma) / rows), the second part only with batch statistics: then
+// `inverse_rows` is 1 / rows, else 0.
+template <typename T, int N, Mask kMask>
+__global__ void __launch_bounds__(kBlockThreads, kBackwardBlocks)
     input_gradient_kernel(const T* x, const T* y, const T* dy, const Accumulation<T>* gamma,
-                          const Accumulation<T>* mean, const Accumulation<T>* invstd, const Accumulation<T>* dgamma,
-                          const Accumulation<T>* dbeta, Activation act, bool batch_statistics, T* dx, std::int64_t rows,
-                          std::int64_t columns, std::int64_t rows_per_block) {
+                          const Accumulation<T>* beta, const Accumulation<T>* mean, const Accumulation<T>* invstd,
+                          const Accumulation<T>* dgamma, const Accumulation<T>* dbeta, Activation act,
+                          Accumulation<T> inverse_rows, T* dx, std::int64_t rows, std::int64_t columns,
+                          std::int64_t rows_per_block) {
   using A = Accumulation<T>;
   const ColumnShare share(rows, rows_per_block, N);
   if (share.column >= columns) return;
-  // dx = factor (g - offset - (x - center) slope)
-  A center[N], factor[N], slope[N] = {}, offset[N] = {};
-  for (int k = 0; k < N; ++k) {
-    const std::int64_t c = share.column + k;
-    center[k] = mean[c];
-    factor[k] = gamma[c] * invstd[c];
-    if (batch_statistics) {
-      slope[k] = invstd[c] * (dgamma[c] / static_cast<A>(rows));
-      offset[k] = dbeta[c] / static_cast<A>(rows);
+  // dx = factor g + slope (x - center) + constant
+  A center[N], factor[N], slope[N] = {}, constant[N] = {}, offset[N] = {};
+  load_columns(mean + share.column, center);
+  load_columns(gamma + share.column, factor);
+  {
+    A spread[N];
+    load_columns(invstd + share.column, spread);
+    for (int k = 0; k < N; ++k) factor[k] *= spread[k];
+    if (inverse_rows != A(0)) {
+      load_columns(dgamma + share.column, slope);
+      load_columns(dbeta + share.column, constant);
+      for (int k = 0; k < N; ++k) {
+        const A weight = -factor[k] * inverse_rows;
+        slope[k] *= weight * spread[k];
+        constant[k] *= weight;
+      }
     }
   }
-  RETORT_UNROLL(2)
-  for (std::int64_t row = share.first; row < share.last; row += blockDim.y) {
+  if constexpr (kMask == Mask::from_x) load_columns(beta + share.column, offset);
+  const std::int64_t pitch = columns * blockDim.y;
+  for_row_groups<kBackwardRows<T>>(share, [&]<int R>(std::integral_constant<int, R>, std::int64_t row) {
     const std::int64_t at = row * columns + share.column;
-    const Pack<T, N> pg = load_pack<N>(dy + at), px = load_pack<N>(x + at);
-    Pack<T, N> py, out;
-    if (act != Activation::identity) py = load_pack<N>(y + at);
-    for (int k = 0; k < N; ++k) {
-      const bool open = act == Activation::identity || is_open(static_cast<A>(py.v[k]), act);
-      const A g = open ? static_cast<A>(pg.v[k]) : A(0);
-      out.v[k] = narrow<T>(factor[k] * (g - offset[k] - (static_cast<A>(px.v[k]) - center[k]) * slope[k]));
+    Pack<T, N> px[R], pg[R];
+    load_packs(x + at, pitch, px);
+    load_masked<kMask>(y, dy, at, pitch, act, px, center, factor, offset, pg);
+    for (int r = 0; r < R; ++r) {
+      for (int k = 0; k < N; ++k) {
+        const A g = static_cast<A>(pg[r].v[k]), d = static_cast<A>(px[r].v[k]) - center[k];
+        pg[r].v[k] = narrow<T>(std::fma(factor[k], g, std::fma(slope[k], d, constant[k])));
+      }
+      store_pack<N>(dx + at + r * pitch, pg[r]);
     }
-    store_pack<N>(dx + at, out);
-  }
+  });
 }
 
 template <typename T>
@@ -244,11 +302,22 @@ void normalize(ConstView x, ConstView residual, ConstView gamma, ConstView beta,
   using A = Accumulation<T>;
   constexpr int kN = kPackOf<T>;
   const std::int64_t rows = x.shape.rows(), columns = x.shape.last();
-  const bool packed = columns % kN == 0 && aligned(x.as<T>(), residual.as<T>(), y.as<T>());
+  const bool packed = columns % kN == 0 && aligned(x.as<T>(), residual.as<T>(), y.as<T>(), gamma.as<A>(), beta.as<A>(),
+                                                   mean.as<A>(), spread.as<A>());
   const ColumnPlan plan = plan_columns(rows, columns, packed ? kN : 1, 8);
-  launch(packed ? normalize_kernel<T, kN> : normalize_kernel<T, 1>, plan.grid, plan.block, 0, stream, x.as<T>(),
-         residual.as<T>(), gamma.as<A>(), beta.as<A>(), mean.as<A>(), spread.as<A>(), is_variance, epsilon, act,
-         y.as<T>(), rows, columns, plan.rows_per_block);
+  const auto kernel = packed ? (residual ? normalize_kernel<T, kN, true> : normalize_kernel<T, kN, false>)
+                             : (residual ? normalize_kernel<T, 1, true> : normalize_kernel<T, 1, false>);
+  launch(kernel, plan.grid, plan.block, 0, stream, x.as<T>(), residual.as<T>(), gamma.as<A>(), beta.as<A>(),
+         mean.as<A>(), spread.as<A>(), is_variance, static_cast<A>(epsilon), act, y.as<T>(), rows, columns,
+         plan.rows_per_block);
+}
+
+// f(std::integral_constant<Mask, ...>)
+template <typename F>
+auto for_mask(Mask mask, const F& f) {
+  if (mask == Mask::none) return f(std::integral_constant<Mask, Mask::none>{});
+  if (mask == Mask::from_y) return f(std::integral_constant<Mask, Mask::from_y>{});
+  return f(std::integral_constant<Mask, Mask::from_x>{});
 }
 
 }  // namespace
@@ -261,16 +330,17 @@ void CudaKernels::batch_norm_training(ConstView x, ConstView residual, ConstView
     constexpr int kN = kPackOf<T>;
     const std::int64_t rows = x.shape.rows(), columns = x.shape.last();
     const bool packed = columns % kN == 0 && aligned(x.as<T>());
-    const ColumnPlan plan = plan_columns(rows, columns, packed ? kN : 1, 4);
+    const ColumnPlan plan = plan_columns(rows, columns, packed ? kN : 1, kStatisticsBlocks);
     {
       const Workspace<A> means(*this, plan.row_blocks() * columns, stream);
       const Workspace<A> m2s(*this, plan.row_blocks() * columns, stream);
       launch(packed ? statistics_kernel<T, kN> : statistics_kernel<T, 1>, plan.grid, plan.block, 0, stream, x.as<T>(),
              rows, columns, plan.rows_per_block, means.get(), m2s.get());
-      const Running<A> running{momentum, running_mean.as<A>(), running_var.as<A>(), counter.as<std::int32_t>()};
+      const Running<A> running{momentum, 1.0 / static_cast<double>(std::max<std::int64_t>(rows - 1, 1)),
+                               running_mean.as<A>(), running_var.as<A>(), counter.as<std::int32_t>()};
       launch(merge_statistics_kernel<A>, ceil_div(columns, kMergeColumns), dim3(kMergeColumns, kMergeRows), 0, stream,
-             means.get(), m2s.get(), plan.row_blocks(), rows, columns, plan.rows_per_block, epsilon, mean.as<A>(),
-             invstd.as<A>(), running);
+             means.get(), m2s.get(), plan.row_blocks(), rows, columns, plan.rows_per_block,
+             1.0 / static_cast<double>(rows), epsilon, mean.as<A>(), invstd.as<A>(), running);
     }
     normalize<T>(x, residual, gamma, beta, mean, invstd, false, epsilon, act, y, stream);
   });
@@ -284,32 +354,39 @@ void CudaKernels::batch_norm_inference(ConstView x, ConstView residual, ConstVie
   });
 }
 
-void CudaKernels::batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView mean,
-                                      ConstView invstd, Activation act, bool batch_statistics, View dx, View dresidual,
-                                      View dgamma, View dbeta, Stream stream) {
+void CudaKernels::batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView beta,
+                                      ConstView mean, ConstView invstd, Activation act, bool batch_statistics, View dx,
+                                      View dresidual, View dgamma, View dbeta, Stream stream) {
   for_floating(x.dtype, [&]<typename T>() {
     using A = Accumulation<T>;
-    constexpr int kN = kPackOf<T>;
+    constexpr int kN = kBackwardPack<T>;
     const std::int64_t rows = x.shape.rows(), columns = x.shape.last();
-    const bool packed = columns % kN == 0 && aligned(x.as<T>(), y.as<T>(), dy.as<T>(), dx.as<T>(), dresidual.as<T>());
+    const bool packed =
+        columns % kN == 0 && aligned(x.as<T>(), y.as<T>(), dy.as<T>(), dx.as<T>(), dresidual.as<T>(), gamma.as<A>(),
+                                     beta.as<A>(), mean.as<A>(), invstd.as<A>(), dgamma.as<A>(), dbeta.as<A>());
+    const Mask mask = act == Activation::identity ? Mask::none : beta ? Mask::from_x : Mask::from_y;
+    const ColumnPlan plan = plan_columns(rows, columns, packed ? kN : 1, kBackwardBlocks);
     {
-      const ColumnPlan plan = plan_columns(rows, columns, packed ? kN : 1, 4);
       const Workspace<A> partial(*this, plan.row_blocks() * 2 * columns, stream);
       const bool write_masked = dresidual && (act != Activation::identity || dresidual.data != dy.data);
-      launch(packed ? gradient_sums_kernel<T, kN> : gradient_sums_kernel<T, 1>, plan.grid, plan.block, 0, stream,
-             x.as<T>(), y.as<T>(), dy.as<T>(), mean.as<A>(), invstd.as<A>(), act,
-             write_masked ? dresidual.as<T>() : static_cast<T*>(nullptr), partial.get(), rows, columns,
-             plan.rows_per_block);
+      const auto kernel = for_mask(mask, [&]<Mask kMask>(std::integral_constant<Mask, kMask>) {
+        return packed ? gradient_sums_kernel<T, kN, kMask> : gradient_sums_kernel<T, 1, kMask>;
+      });
+      launch(kernel, plan.grid, plan.block, 0, stream, x.as<T>(), y.as<T>(), dy.as<T>(), gamma.as<A>(), beta.as<A>(),
+             mean.as<A>(), invstd.as<A>(), act, write_masked ? dresidual.as<T>() : static_cast<T*>(nullptr),
+             partial.get(), rows, columns, plan.rows_per_block);
       launch(sum_partials_kernel<A>, ceil_div(2 * columns, kMergeColumns), dim3(kMergeColumns, kMergeRows), 0, stream,
              partial.get(), plan.row_blocks(), columns, dgamma.as<A>(), dbeta.as<A>());
     }
     if (!dx) return;
     // Where the masked gradient was written anyway, it serves instead of dy and y: a third less to read.
-    const ColumnPlan plan = plan_columns(rows, columns, packed ? kN : 1, 8);
     const T* const gradient = dresidual ? dresidual.as<T>() : dy.as<T>();
-    launch(packed ? input_gradient_kernel<T, kN> : input_gradient_kernel<T, 1>, plan.grid, plan.block, 0, stream,
-           x.as<T>(), y.as<T>(), gradient, gamma.as<A>(), mean.as<A>(), invstd.as<A>(), dgamma.as<A>(), dbeta.as<A>(),
-           dresidual ? Activation::identity : act, batch_statistics, dx.as<T>(), rows, columns, plan.rows_per_block);
+    const auto kernel = for_mask(dresidual ? Mask::none : mask, [&]<Mask kMask>(std::integral_constant<Mask, kMask>) {
+      return packed ? input_gradient_kernel<T, kN, kMask> : input_gradient_kernel<T, 1, kMask>;
+    });
+    launch(kernel, plan.grid, plan.block, 0, stream, x.as<T>(), y.as<T>(), gradient, gamma.as<A>(), beta.as<A>(),
+           mean.as<A>(), invstd.as<A>(), dgamma.as<A>(), dbeta.as<A>(), act,
+           batch_statistics ? A(1) / static_cast<A>(rows) : A(0), dx.as<T>(), rows, columns, plan.rows_per_block);
   });
 }
 

@@ -58,7 +58,43 @@ __device__ inline void sum_over_rows(A (&x)[N], A* shared) {
   }
 }
 
+// Calls f(std::integral_constant<int, R>, row) for a thread's rows: groups of R = kGroup, row, row + blockDim.y, ..., and
+// R = 1 for those left over. f loads its R packs before it computes or stores anything, so that as many are in flight.
+template <int kGroup, typename F>
+__device__ inline void for_row_groups(const ColumnShare& share, const F& f) {
+  const std::int64_t step = blockDim.y;
+  std::int64_t row = share.first;
+  for (; row + (kGroup - 1) * step < share.last; row += kGroup * step) f(std::integral_constant<int, kGroup>{}, row);
+  for (; row < share.last; row += step) f(std::integral_constant<int, 1>{}, row);
+}
+
+// The packs at `at`, `at` + pitch, ...
+template <int N, int R, typename T>
+__device__ inline void load_packs(const T* at, std::int64_t pitch, Pack<T, N> (&packs)[R]) {
+  for (int r = 0; r < R; ++r) packs[r] = load_pack<N>(at + r * pitch);
+}
+
+// Values of neighbouring columns, loaded as packs.
+template <int N, typename A>
+__device__ inline void load_columns(const A* at, A (&values)[N]) {
+  const Pack<A, N> pack = load_pack<N>(at);
+  for (int k = 0; k < N; ++k) values[k] = pack.v[k];
+}
+
 inline constexpr unsigned kMergeColumns = 32, kMergeRows = 16;  // the block of the second stage
+
+// The sum of x over the threads of such a block that share a column, the same in all of them.
+__device__ inline double sum_over_merge_rows(double x, double* shared) {
+  const unsigned thread = threadIdx.y * kMergeColumns + threadIdx.x;
+  __syncthreads();  // an earlier call's readers are done
+  shared[thread] = x;
+  for (unsigned half = kMergeRows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.y < half) shared[thread] = x += shared[thread + half * kMergeColumns];
+  }
+  __syncthreads();
+  return shared[threadIdx.x];
+}
 
 namespace {  // a kernel of each file's own
 
@@ -69,16 +105,12 @@ __global__ void __launch_bounds__(kMergeColumns* kMergeRows)
   RETORT_SHARED(double, sums, kMergeColumns* kMergeRows);
   const std::int64_t width = y2 == nullptr ? columns : 2 * columns;
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kMergeColumns + threadIdx.x;
-  const unsigned thread = threadIdx.y * kMergeColumns + threadIdx.x;
   double sum = 0;
   if (column < width) {
+    RETORT_UNROLL(4)
     for (std::int64_t b = threadIdx.y; b < blocks; b += kMergeRows) sum += partial[b * width + column];
   }
-  sums[thread] = sum;
-  for (unsigned half = kMergeRows / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.y < half) sums[thread] = sum += sums[thread + half * kMergeColumns];
-  }
+  sum = sum_over_merge_rows(sum, sums);
   if (threadIdx.y == 0 && column < width) (column < columns ? y[column] : y2[column - columns]) = static_cast<A>(sum);
 }
 

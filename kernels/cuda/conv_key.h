@@ -20,6 +20,7 @@ struct ConvKey {
   Math math = Math::standard;
   bool bias = false;
   bool residual = false;
+  bool accumulate = false;  // the output's old value is added to
   Activation act = Activation::identity;
   std::int64_t alignment = 16;      // bytes, of every pointer
   std::array<std::int64_t, 4> x{};  // N, H, W, C
@@ -33,7 +34,8 @@ struct ConvKey {
   bool operator==(const ConvKey&) const = default;
   bool has_epilogue() const { return bias || residual || act != Activation::identity; }
   // "forward bf16 tf32 bias a16 x128,32,32,64 w64,3,3,64 y128,32,32,64 s1,1 p1,1 g1": says all, one word a field;
-  // "bias+residual+relu" where these follow, "plain" where nothing does; " d2,2" at the end where there is dilation.
+  // "bias+residual+relu" where these follow, "plain" where nothing does; " d2,2" at the end where there is dilation, then " add" where
+  // the result is added to the output.
   std::string to_string() const;
 };
 
@@ -104,6 +106,7 @@ inline std::string ConvKey::to_string() const {
                                  fmt::join(y, ","), fmt::join(stride, ","), fmt::join(padding, ","), groups);
   // Only where there is some: the other keys are what files of remembered choices have held all along.
   if (dilation != std::array<std::int64_t, 2>{1, 1}) text += fmt::format(" d{}", fmt::join(dilation, ","));
+  if (accumulate) text += " add";
   return text;
 }
 
@@ -116,7 +119,7 @@ inline std::size_t ConvKeyHash::operator()(const ConvKey& key) const {
   mix(static_cast<std::int64_t>(key.direction));
   mix(static_cast<std::int64_t>(key.dtype));
   mix(static_cast<std::int64_t>(key.math));
-  mix((key.bias ? 1 : 0) + (key.residual ? 2 : 0) + 4 * static_cast<std::int64_t>(key.act));
+  mix((key.bias ? 1 : 0) + (key.residual ? 2 : 0) + (key.accumulate ? 4 : 0) + 8 * static_cast<std::int64_t>(key.act));
   mix(key.alignment);
   for (const auto value : key.x) mix(value);
   for (const auto value : key.w) mix(value);

@@ -66,16 +66,13 @@ void Convolutions::forward(ConstView x, ConstView w, const ConvEpilogue& epilogu
        params, writable(x), writable(w), y, epilogue, stream});
 }
 
-void Convolutions::backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) {
+void Convolutions::backward_data(ConstView dy, ConstView w, const ConvParams& params, bool accumulate, View dx,
+                                 Stream stream) {
   if (dx.numel() == 0) return;
-  run({make_conv_key(ConvDirection::backward_data, dy.dtype, dx.shape, w.shape, dy.shape, params, {},
-                     common_alignment({dx.data, w.data, dy.data})),
-       params,
-       dx,
-       writable(w),
-       writable(dy),
-       {},
-       stream});
+  ConvKey key = make_conv_key(ConvDirection::backward_data, dy.dtype, dx.shape, w.shape, dy.shape, params, {},
+                              common_alignment({dx.data, w.data, dy.data}));
+  key.accumulate = accumulate;
+  run({key, params, dx, writable(w), writable(dy), {}, stream});
 }
 
 void Convolutions::backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) {
@@ -124,7 +121,7 @@ void Convolutions::run(const Call& call) {
       direct_conv2d(call.x, call.w, call.epilogue, call.params, call.y, call.stream);
       break;
     case ConvDirection::backward_data:
-      direct_conv2d_backward_data(call.y, call.w, call.params, call.x, call.stream);
+      direct_conv2d_backward_data(call.y, call.w, call.params, call.x, call.stream, call.key.accumulate);
       break;
     case ConvDirection::backward_weights:
       direct_conv2d_backward_weights(call.x, call.y, call.params, call.w, call.stream);
@@ -215,10 +212,13 @@ bool Convolutions::take_next(Choice& choice) {
 }
 
 // The tag of the fastest of the first few candidates, by the best of several runs; nothing when none runs. Each run
-// writes the output anew, so the outcome of the call is that of the run which follows.
-std::optional<std::string> Convolutions::measure(Choice& choice, const Call& call, cudnnHandle_t handle) {
+// writes the output anew, so the outcome of the call is that of the run which follows; where it would add to the output,
+// trials have one of their own.
+std::optional<std::string> Convolutions::measure(Choice& choice, Call call, cudnnHandle_t handle) {
   constexpr int kRuns = 5;
   const cudaStream_t stream = native(call.stream);
+  const ScratchMemory trial(memory_, call.key.accumulate ? call.x.bytes() : 0, stream);
+  if (call.key.accumulate) call.x.data = trial.data();
   EventHandle start;
   EventHandle stop;
   RETORT_CALL(cudaEventCreate(start.out()));

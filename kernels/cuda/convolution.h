@@ -27,7 +27,8 @@ class Convolutions {
   Convolutions(Backend& kernels, DeviceMemory& memory, const std::string& context);
 
   void forward(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y, Stream stream);
-  void backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream);
+  // dx = the gradient, or with `accumulate` dx += it.
+  void backward_data(ConstView dy, ConstView w, const ConvParams& params, bool accumulate, View dx, Stream stream);
   void backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream);
 
   // A stream has a cuDNN handle of its own: some engines keep internal streams and events in it.
@@ -67,7 +68,7 @@ class Convolutions {
   void run(const Call& call);
   Choice choose(const Call& call, cudnnHandle_t handle);
   void collect_candidates(Choice& choice, const ConvKey& key, cudnnHandle_t handle);
-  std::optional<std::string> measure(Choice& choice, const Call& call, cudnnHandle_t handle);
+  std::optional<std::string> measure(Choice& choice, Call call, cudnnHandle_t handle);
   bool take_next(Choice& choice);  // false: no candidate is left
   cudnnStatus_t execute(const Choice& choice, const Call& call, cudnnHandle_t handle);
   cudnnHandle_t handle_for(cudaStream_t stream);

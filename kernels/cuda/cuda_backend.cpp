@@ -12,22 +12,16 @@ namespace {
 
 class CudaGraph final : public Graph {
  public:
-  CudaGraph(GraphHandle graph, GraphExecHandle exec, const DeviceMemory& memory)
-      : graph_(std::move(graph)), exec_(std::move(exec)), memory_(memory) {}
+  CudaGraph(GraphExecHandle exec, std::shared_ptr<RecordedMemory> recorded)
+      : recorded_(std::move(recorded)), exec_(std::move(exec)) {}
 
   void replay(Stream stream) override {
-    const cudaError_t status = cudaGraphLaunch(exec_.get(), native(stream));
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      fail("cuda: out of memory for a recorded step: {}; use a smaller batch", memory_.summary());
-    }
-    check_call(status, "cudaGraphLaunch(exec, stream)");
+    check_call(recorded_->replay(exec_.get(), native(stream)), "cudaGraphLaunch(exec, stream)");
   }
 
  private:
-  GraphHandle graph_;  // owns the addresses of the memory that the work allocates
+  std::shared_ptr<RecordedMemory> recorded_;  // outlives exec_, which has its addresses
   GraphExecHandle exec_;
-  const DeviceMemory& memory_;
 };
 
 // Runs `work` between cudaStreamBeginCapture and cudaStreamEndCapture. When work throws, what was recorded so far is
@@ -133,6 +127,7 @@ void CudaBackend::wait(Stream waiting, Stream on) {
   RETORT_CALL(cudaEventCreateWithFlags(event.out(), cudaEventDisableTiming));
   RETORT_CALL(cudaEventRecord(event.get(), native(on)));
   RETORT_CALL(cudaStreamWaitEvent(native(waiting), event.get(), 0));
+  memory_->wait(native(waiting), native(on));
 }
 
 std::unique_ptr<Graph> CudaBackend::capture(Stream stream, const std::function<void()>& work) {
@@ -140,9 +135,9 @@ std::unique_ptr<Graph> CudaBackend::capture(Stream stream, const std::function<v
         "cuda: capture: the null stream cannot be recorded; make a stream of create_stream() current first");
   use_device();
   const std::scoped_lock lock(capture_mutex_);
-  // A graph has memory of its own. What a warm-up step left in the pool would lie idle beside it.
+  // A recording takes large slabs. What a warm-up step left in the pool, in its own pieces, would lie idle beside them.
   memory_->release_cached();
-  memory_->begin_capture();
+  std::shared_ptr<RecordedMemory> recorded = memory_->begin_capture();
   GraphHandle graph;
   try {
     graph = record(native(stream), work);
@@ -153,16 +148,16 @@ std::unique_ptr<Graph> CudaBackend::capture(Stream stream, const std::function<v
   const std::size_t kept = memory_->end_capture();
   check(kept == 0,
         "cuda: capture: the recorded work kept {} bytes that it allocated; free them inside, or allocate before", kept);
+  recorded->finish_growing();
   GraphExecHandle exec;
-  const cudaError_t status =
-      cudaGraphInstantiateWithFlags(exec.out(), graph.get(), cudaGraphInstantiateFlagAutoFreeOnLaunch);
+  const cudaError_t status = cudaGraphInstantiateWithFlags(exec.out(), graph.get(), 0);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     fail("cuda: out of memory for a recorded step: {}; use a smaller batch", memory_->summary());
   }
-  check_call(status, "cudaGraphInstantiateWithFlags(exec, graph, cudaGraphInstantiateFlagAutoFreeOnLaunch)");
+  check_call(status, "cudaGraphInstantiateWithFlags(exec, graph, 0)");
   RETORT_CALL(cudaGraphUpload(exec.get(), native(stream)));
-  return std::make_unique<CudaGraph>(std::move(graph), std::move(exec), *memory_);
+  return std::make_unique<CudaGraph>(std::move(exec), std::move(recorded));
 }
 
 void CudaBackend::matmul(ConstView a, bool transpose_a, ConstView b, bool transpose_b, ConstView bias, Math math,
@@ -177,7 +172,12 @@ void CudaBackend::conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue,
 }
 void CudaBackend::conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) {
   use_device();
-  convolutions_->backward_data(dy, w, params, dx, stream);
+  convolutions_->backward_data(dy, w, params, false, dx, stream);
+}
+void CudaBackend::accumulate_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx,
+                                                  Stream stream) {
+  use_device();
+  convolutions_->backward_data(dy, w, params, true, dx, stream);
 }
 void CudaBackend::conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) {
   use_device();

@@ -49,6 +49,8 @@ class CudaBackend final : public CudaKernels {
   void conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
               Stream stream) override;
   void conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) override;
+  void accumulate_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx,
+                                       Stream stream) override;
   void conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream) override;
 
  private:

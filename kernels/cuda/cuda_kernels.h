@@ -50,9 +50,9 @@ class CudaKernels : public Backend {
                            View running_var, View counter, Stream stream) override;
   void batch_norm_inference(ConstView x, ConstView residual, ConstView gamma, ConstView beta, ConstView running_mean,
                             ConstView running_var, double epsilon, Activation act, View y, Stream stream) override;
-  void batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView mean, ConstView invstd,
-                           Activation act, bool batch_statistics, View dx, View dresidual, View dgamma, View dbeta,
-                           Stream stream) override;
+  void batch_norm_backward(ConstView x, ConstView y, ConstView dy, ConstView gamma, ConstView beta, ConstView mean,
+                           ConstView invstd, Activation act, bool batch_statistics, View dx, View dresidual,
+                           View dgamma, View dbeta, Stream stream) override;
 
   // pool
   void max_pool(ConstView x, const PoolParams& params, View y, View argmax, Stream stream) override;

@@ -229,7 +229,7 @@ ConvGraph::ConvGraph(cudnnHandle_t handle, const ConvKey& key, bool fused) {
   Descriptor operation(names.type);
   operation.set(names.x, x).set(names.w, w).set(names.y, result).set(names.convolution, keep(convolution(key)));
   set_scale(operation, names.alpha, key.dtype, 1.0);
-  set_scale(operation, names.beta, key.dtype, 0.0);
+  set_scale(operation, names.beta, key.dtype, key.accumulate ? 1.0 : 0.0);
   operation.finalize();
   std::vector<cudnnBackendDescriptor_t> operations{keep(std::move(operation)).get()};
   if (split) {

@@ -74,7 +74,7 @@ __global__ void forward_kernel(const T* x, const T* w, Epilogue<T> epilogue, T* 
 }
 
 template <typename T>
-__global__ void backward_data_kernel(const T* dy, const T* w, T* dx, Geometry g) {
+__global__ void backward_data_kernel(const T* dy, const T* w, T* dx, bool accumulate, Geometry g) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (index >= g.n * g.h * g.w * g.c) return;
   const std::int64_t c = index % g.c;
@@ -82,7 +82,7 @@ __global__ void backward_data_kernel(const T* dy, const T* w, T* dx, Geometry g)
   const std::int64_t h = index / (g.c * g.w) % g.h;
   const std::int64_t n = index / (g.c * g.w * g.h);
   const std::int64_t first = c / g.c_group * g.o_group;
-  Accumulation<T> sum = 0;
+  Accumulation<T> sum = accumulate ? static_cast<Accumulation<T>>(dx[index]) : 0;
   for (std::int64_t kh = 0; kh < g.kh; ++kh) {
     const std::int64_t up = h + g.pad_h - kh * g.dilation_h;
     if (up < 0 || up % g.stride_h != 0 || up / g.stride_h >= g.oh) continue;
@@ -155,10 +155,11 @@ void direct_conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const
   });
 }
 
-void direct_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream) {
+void direct_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream,
+                                 bool accumulate) {
   for_floating(dy.dtype, [&]<typename T>() {
     launch(backward_data_kernel<T>, ceil_div(dx.numel(), kBlockThreads), kBlockThreads, 0, stream, dy.as<T>(),
-           w.as<T>(), dx.as<T>(), geometry(dx.shape, w.shape, dy.shape, params));
+           w.as<T>(), dx.as<T>(), accumulate, geometry(dx.shape, w.shape, dy.shape, params));
   });
 }
 

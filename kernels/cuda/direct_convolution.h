@@ -9,7 +9,8 @@ inline namespace RETORT_DEVICE_NAMESPACE {
 
 void direct_conv2d(ConstView x, ConstView w, const ConvEpilogue& epilogue, const ConvParams& params, View y,
                    Stream stream);
-void direct_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream);
+void direct_conv2d_backward_data(ConstView dy, ConstView w, const ConvParams& params, View dx, Stream stream,
+                                 bool accumulate = false);  // dx += instead of dx =
 void direct_conv2d_backward_weights(ConstView x, ConstView dy, const ConvParams& params, View dw, Stream stream);
 
 // y = act(y + bias + residual), y T [..., C].

@@ -43,6 +43,7 @@ class Handle {
   T value_{};
 };
 
+using StreamHandle = Handle<cudaStream_t, cudaStreamDestroy>;
 using EventHandle = Handle<cudaEvent_t, cudaEventDestroy>;
 using PoolHandle = Handle<cudaMemPool_t, cudaMemPoolDestroy>;
 using GraphHandle = Handle<cudaGraph_t, cudaGraphDestroy>;

@@ -1,5 +1,6 @@
 // What a .cu file needs of CUDA and nothing else, so that the same source compiles with nvcc for a device and, with
-// RETORT_SIMT defined, with g++ for the SIMT tests (tests/simt/simt.h). Rules for .cu files:
+// RETORT_SIMT defined, with g++ for the SIMT tests (tests/simt/simt.h). With RETORT_STANDIN defined as well, launches go
+// through CUDA's own calls to a stand-in device (tests/device). Rules for .cu files:
 //  - kernels start through launch(), never through <<<>>>;
 //  - shared memory comes from RETORT_SHARED and dynamic_shared(), never from a bare __shared__;
 //  - no inline PTX, mma, TMA, cp.async or grid-wide cooperative groups: these stay in files of their own;
@@ -17,6 +18,11 @@
 #include "tests/simt/simt.h"
 #else
 #include <cuda_runtime.h>
+#endif
+#ifdef RETORT_STANDIN
+#include <cuda_runtime_api.h>
+
+#include "tests/device/kernel.h"
 #endif
 
 // RETORT_SHARED(float, partial, 32); declares `partial`, 32 floats shared by the block. Not initialised: NaN in the
@@ -69,7 +75,7 @@ struct Grid {
 namespace detail {
 // Throws Error with the place of the launch and CUDA's text. (kernels/cuda/launch.cpp; tests/simt/simt.cpp)
 [[noreturn]] void fail_launch(const Grid& grid, dim3 block, const char* problem);
-#ifndef RETORT_SIMT
+#if !defined(RETORT_SIMT) || defined(RETORT_STANDIN)
 void launch_kernel(const void* kernel, const Grid& grid, dim3 block, std::size_t shared_bytes, Stream stream,
                    void** args);
 #endif
@@ -84,13 +90,17 @@ void launch(void (*kernel)(Parameters...), Grid grid, dim3 block, std::size_t sh
                 "a kernel takes its arguments by value, as bytes");
   if (grid.too_large) detail::fail_launch(grid, block, "more than 2147483647 blocks");
   if (grid.empty()) return;
-#ifdef RETORT_SIMT
+#if defined(RETORT_SIMT) && !defined(RETORT_STANDIN)
   static_cast<void>(stream);
   ::retort::simt::check_call(reinterpret_cast<const void*>(kernel), block, grid.where, args...);
   auto body = [&] { kernel(args...); };
   ::retort::simt::run(
       grid.blocks, block, shared_bytes, grid.where, [](void* b) { (*static_cast<decltype(body)*>(b))(); }, &body);
 #else
+#ifdef RETORT_STANDIN
+  ::retort::standin::introduce_kernel(kernel, grid.where);
+  (::retort::standin::clear_padding(args), ...);
+#endif
   void* pointers[] = {const_cast<void*>(static_cast<const void*>(&args))...};
   detail::launch_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream, pointers);
 #endif

@@ -73,7 +73,7 @@ void measure(std::int64_t rows, std::int64_t channels) {
                             running_var, counter, {});
   };
   const auto backward = [&](View kept) {
-    cpu.batch_norm_backward(x, y, dy, gamma, mean, invstd, Activation::relu, true, dx, kept, dgamma, dbeta, {});
+    cpu.batch_norm_backward(x, y, dy, gamma, {}, mean, invstd, Activation::relu, true, dx, kept, dgamma, dbeta, {});
   };
   report("add", 3, time([&] { cpu.add(x, residual, y, {}); }));
   report("forward", 3, time([&] { forward({}); }));

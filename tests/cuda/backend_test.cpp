@@ -35,6 +35,20 @@ class CudaBackendTest : public testing::Test {
     backend_ = std::make_unique<CudaBackend>(0);
   }
 
+  // A stream for one test; outlives the arrays declared behind it, which are freed on it.
+  class OwnStream {
+   public:
+    explicit OwnStream(Backend& backend) : backend_(backend), stream_(backend.create_stream()) {}
+    ~OwnStream() { backend_.destroy_stream(stream_); }
+    OwnStream(const OwnStream&) = delete;
+    OwnStream& operator=(const OwnStream&) = delete;
+    operator Stream() const { return stream_; }  // NOLINT: is one
+
+   private:
+    Backend& backend_;
+    Stream stream_;
+  };
+
   // Device memory for one test.
   class Array {
    public:
@@ -108,29 +122,27 @@ TEST_F(CudaBackendTest, ExhaustedMemoryIsAnErrorAndNotTheEnd) {
 TEST_F(CudaBackendTest, ANewStreamBeginsAfterTheNullStream) {
   const Array array(*backend_, DType::f32, {1 << 22});
   for (int i = 0; i < 50; ++i) backend_->fill(array.view(), i, {});
-  const Stream stream = backend_->create_stream();
+  const OwnStream stream(*backend_);
   EXPECT_EQ(read(array, stream), std::vector<float>(1 << 22, 49.0f));
-  backend_->destroy_stream(stream);
 }
 
 TEST_F(CudaBackendTest, ARecordingRunsWhenReplayed) {
-  const Stream stream = backend_->create_stream();
+  const OwnStream stream(*backend_);
   const Array counter(*backend_, DType::f32, {1000}, stream), one(*backend_, DType::f32, {1000}, stream);
   backend_->fill(counter.view(), 0.0, stream);
   backend_->fill(one.view(), 1.0, stream);
   const auto graph = backend_->capture(stream, [&] {
-    const Array twice(*backend_, DType::f32, {1000}, stream);  // a node of the graph
+    const Array twice(*backend_, DType::f32, {1000}, stream);  // from the graph's memory
     backend_->add(one.view(), one.view(), twice.view(), stream);
     backend_->accumulate(twice.view(), counter.view(), stream);
   });
   EXPECT_EQ(read(counter, stream), std::vector<float>(1000, 0.0f));
   for (int i = 0; i < 3; ++i) graph->replay(stream);
   EXPECT_EQ(read(counter, stream), std::vector<float>(1000, 6.0f));
-  backend_->destroy_stream(stream);
 }
 
 TEST_F(CudaBackendTest, ARecordingForksToASecondStreamAndJoins) {
-  const Stream main = backend_->create_stream(), teacher = backend_->create_stream();
+  const OwnStream main(*backend_), teacher(*backend_);
   const Array input(*backend_, DType::f32, {1 << 20}, main), student(*backend_, DType::f32, {1 << 20}, main),
       target(*backend_, DType::f32, {1 << 20}, main), sum(*backend_, DType::f32, {1 << 20}, main);
   backend_->fill(input.view(), 1.0, main);
@@ -150,12 +162,10 @@ TEST_F(CudaBackendTest, ARecordingForksToASecondStreamAndJoins) {
   EXPECT_EQ(read(input, main), std::vector<float>(1 << 20, 51.0f));
   graph->replay(main);
   EXPECT_EQ(read(input, main), std::vector<float>(1 << 20, 51.0f * 51.0f));
-  backend_->destroy_stream(teacher);
-  backend_->destroy_stream(main);
 }
 
 TEST_F(CudaBackendTest, ARefusedRecordingLeavesTheStreamUsable) {
-  const Stream stream = backend_->create_stream();
+  const OwnStream stream(*backend_);
   const Array array(*backend_, DType::f32, {64}, stream);
   EXPECT_THAT(error_of([&] { backend_->capture({}, [] {}); }), HasSubstr("create_stream()"));
   EXPECT_THAT(error_of([&] { backend_->capture(stream, [] { fail("work: gives up"); }); }),
@@ -170,11 +180,10 @@ TEST_F(CudaBackendTest, ARefusedRecordingLeavesTheStreamUsable) {
       HasSubstr("copy_from_host"));
   backend_->fill(array.view(), 7.0, stream);
   EXPECT_EQ(read(array, stream), std::vector<float>(64, 7.0f));
-  backend_->destroy_stream(stream);
 }
 
 TEST_F(CudaBackendTest, MemoryFromBeforeARecordingMayBeFreedInside) {
-  const Stream stream = backend_->create_stream();
+  const OwnStream stream(*backend_);
   auto* early = new Array(*backend_, DType::f32, {64}, stream);
   const Array result(*backend_, DType::f32, {64}, stream);
   backend_->fill(early->view(), 2.0, stream);
@@ -184,12 +193,11 @@ TEST_F(CudaBackendTest, MemoryFromBeforeARecordingMayBeFreedInside) {
   });
   graph->replay(stream);
   EXPECT_EQ(read(result, stream), std::vector<float>(64, 5.0f));
-  backend_->destroy_stream(stream);
 }
 
 // Library convolutions against ours, each direction and precision; equal bits when repeated, in a recording too.
 TEST_F(CudaBackendTest, ConvolutionsAgreeWithTheDirectKernelsAndRepeat) {
-  const Stream stream = backend_->create_stream();
+  const OwnStream stream(*backend_);
   const Shape x_shape{4, 9, 9, 16}, w_shape{32, 3, 3, 8};
   struct Precision {
     DType dtype;
@@ -266,7 +274,6 @@ TEST_F(CudaBackendTest, ConvolutionsAgreeWithTheDirectKernelsAndRepeat) {
         [&](View dw) { direct_conv2d_backward_weights(x->view(), dy->view(), params, dw, stream); },
         "backward_weights");
   }
-  backend_->destroy_stream(stream);
 }
 
 }  // namespace

@@ -103,6 +103,20 @@ TEST_P(PlansTest, WhatFollowsIsFused) {
   }
 }
 
+// A gradient that meets another is added to it by the library.
+TEST_P(PlansTest, AddsToTheGradientThatIsThere) {
+  for (const Layer& layer : layers()) {
+    for (const Precision precision : kPrecisions) {
+      ConvParams params = layer.params;
+      params.math = precision.math;
+      ConvKey key =
+          make_conv_key(ConvDirection::backward_data, precision.dtype, layer.x, layer.w, layer.y, params, {}, 16);
+      key.accumulate = true;
+      EXPECT_NE(plan(key, false), "") << layer.name << ": " << key.to_string();
+    }
+  }
+}
+
 // What a resumed run relies on.
 TEST_P(PlansTest, TheChoiceRepeats) {
   for (const Layer& layer : layers()) {

@@ -116,6 +116,12 @@ TEST_P(DirectConvolution, BackwardData) {
     kernels::direct_conv2d_backward_data(device_dy.view(), device_w.view(), params(), dx.view(), {});
     expect_equal(dx, reference::conv_backward_data(conv(), dy, w));
   });
+  const Values old = eighths(conv().x_size(), 3);
+  Values sum = reference::conv_backward_data(conv(), dy, w);
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += old[i];
+  const Array total(x_shape(), dtype(), old);
+  kernels::direct_conv2d_backward_data(device_dy.view(), device_w.view(), params(), total.view(), {}, true);
+  expect_equal(total, sum);
 }
 
 TEST_P(DirectConvolution, BackwardWeights) {

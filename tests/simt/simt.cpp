@@ -631,6 +631,7 @@ unsigned vote(unsigned mask, bool value, const char* what, const Where& where) {
 
 }  // namespace retort::simt
 
+#ifndef RETORT_STANDIN  // which has kernels/cuda/launch.cpp
 namespace retort::kernels {
 inline namespace RETORT_DEVICE_NAMESPACE {
 
@@ -645,3 +646,4 @@ int multiprocessor_count() {
 
 }  // namespace RETORT_DEVICE_NAMESPACE
 }  // namespace retort::kernels
+#endif

@@ -20,16 +20,24 @@
 #include <string>
 #include <type_traits>
 
+#ifdef RETORT_STANDIN  // CUDA's own headers are there, with most of its words
+#include <vector_types.h>
+#else
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#endif
 // The bound, in warps, is the number of no-operations at the kernel's entry, where check_call() counts them: what else
 // an attribute says of a function cannot be read back from its address.
 #define __launch_bounds__(threads, ...) __attribute__((patchable_function_entry(((threads) + 31) / 32)))
 
 namespace retort::simt {
 
+#ifdef RETORT_STANDIN
+using ::dim3;
+using ::uint3;
+#else
 struct uint3 {
   unsigned x = 0, y = 0, z = 0;
 };
@@ -37,6 +45,7 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
+#endif
 
 // One OS thread runs all fibers, so these are plain variables, set whenever a thread goes on.
 extern uint3 threadIdx, blockIdx;
@@ -345,12 +354,14 @@ using retort::simt::atomicMax;
 using retort::simt::atomicMin;
 using retort::simt::blockDim;
 using retort::simt::blockIdx;
-using retort::simt::dim3;
 using retort::simt::gridDim;
 using retort::simt::max;
 using retort::simt::min;
 using retort::simt::rsqrt;
 using retort::simt::rsqrtf;
 using retort::simt::threadIdx;
-using retort::simt::uint3;
 using retort::simt::warpSize;
+#ifndef RETORT_STANDIN
+using retort::simt::dim3;
+using retort::simt::uint3;
+#endif

@@ -78,8 +78,8 @@ TEST_P(SimtTraining, BatchNormBackward) {
           return [=](Backend& b, const Views& v) {
             for (const std::size_t unused : {6, 7}) b.fill(v[unused], 0, {});
             const View dresidual = in_place ? v[2] : with_dresidual ? v[7] : View();
-            b.batch_norm_backward(v[0], v[1], v[2], v[3], v[4], v[5], act, batch_statistics, with_dx ? v[6] : View(),
-                                  dresidual, v[8], v[9], {});
+            b.batch_norm_backward(v[0], v[1], v[2], v[3], {}, v[4], v[5], act, batch_statistics,
+                                  with_dx ? v[6] : View(), dresidual, v[8], v[9], {});
           };
         };
         // y spans the activations' open range and both ends.

@@ -24,7 +24,7 @@ void write_teacher(const std::string& path) {
 
 }  // namespace
 
-Session tiny_session(std::int64_t images, std::int64_t validation) {
+Session tiny_session(std::int64_t images, std::int64_t validation, Device device) {
   RandomStream random(3, kPurposeSynthetic, 0, 0);
   ImageSet set;
   set.count = images;
@@ -33,6 +33,7 @@ Session tiny_session(std::int64_t images, std::int64_t validation) {
   for (auto& value : set.images) value = static_cast<std::uint8_t>(random.word() >> 24);
   for (std::int64_t i = 0; i < images; ++i) set.labels.push_back(static_cast<std::int32_t>(random.below(kClasses)));
   Session session;
+  session.device = device;
   session.train_data = session.test_data = DeviceData::upload(set, session.device);
   session.test.resize(static_cast<std::size_t>(images));
   std::iota(session.test.begin(), session.test.end(), 0);
@@ -47,8 +48,8 @@ Session tiny_session(std::int64_t images, std::int64_t validation) {
   return session;
 }
 
-TinyTraining::TinyTraining(const std::string& folder, const std::string& config)
-    : session(tiny_session(29, 12)),
+TinyTraining::TinyTraining(const std::string& folder, const std::string& config, Device device)
+    : session(tiny_session(29, 12, device)),
       folder_(folder),
       text_(
           "name = \"tiny\"\n[data]\nbatch_size = 6\nnormalize = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }\n"

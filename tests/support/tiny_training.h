@@ -13,7 +13,7 @@
 namespace retort::test {
 
 // `images` random images of 7 classes, the last `validation` of them for validation; tested on all of them.
-Session tiny_session(std::int64_t images, std::int64_t validation);
+Session tiny_session(std::int64_t images, std::int64_t validation, Device device = {});
 
 // What a cut leaves behind on purpose: neither a stop nor an error, as after SIGKILL.
 struct Killed {};
@@ -21,7 +21,7 @@ struct Killed {};
 class TinyTraining {
  public:
   // `config` in TOML; with [[teacher]] blocks a distillation, whose teachers' path "teacher" is a resnet8 made here.
-  TinyTraining(const std::string& folder, const std::string& config);
+  TinyTraining(const std::string& folder, const std::string& config, Device device = {});
 
   // From the beginning or resumed, in the folder `root`. Objects are made anew each time, as in a new process.
   TrainSummary run(const std::string& root, bool resume = false);
