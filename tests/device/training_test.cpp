@@ -1,6 +1,10 @@
 // Training and distillation on the stand-in device: what a recorded step computes does not depend on the order in which
 // a device runs it, and is what the CPU computes.
 #include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
 
 #include "tests/device/training_orders.h"
 
@@ -43,7 +47,12 @@ class DevicePrograms : public test::TinyRunTest {
 TEST_F(DevicePrograms, SayWhichDeviceItIsAndEndCleanlyWhenStopped) {
   const pid_t child = start("train", {config().string(), "--set", "device=cuda", "--set", "output.root=runs"},
                             with("RETORT_STANDIN_STATS", "1"));
-  while (test::steps_logged(run("runs")) < 3 && kill(child, 0) == 0) usleep(10000);
+  const auto ended = [&] {
+    siginfo_t info{};
+    waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT);
+    return info.si_pid == child;
+  };
+  while (test::steps_logged(run("runs")) < 3 && !ended()) usleep(10000);
   kill(child, SIGTERM);
   const test::ProgramResult result = wait(child);
   EXPECT_THAT(result.out, testing::HasSubstr("stand-in for an NVIDIA H100"));
