@@ -1,5 +1,6 @@
 // Where the device is full, or a library's function fails, in the middle of a run: one line that says so, nothing left
 // behind, and what was saved before goes on to the same end.
+#include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 
 #include <iostream>
