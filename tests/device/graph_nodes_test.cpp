@@ -58,19 +58,19 @@ class GraphNodes : public test::TinyRunTest {
 TEST_F(GraphNodes, AndBytesOfAStepOfResNet18AreFew) {
   const GraphCounts one = recorded_step(1), two = recorded_step(2);
   print("resnet18, bf16", two);
-  EXPECT_EQ(nodes(one), nodes(two)) << "they do not depend on the batch";
-  expect_no_memory_nodes(two);
-  EXPECT_LE(two.kernels, 170);
-  EXPECT_LE(two.library_calls, 62);
-  EXPECT_LE(two.copies + two.fills, 6);
-  EXPECT_LT(nodes(two), 300);
-  const auto bytes = [](const GraphCounts& g) { return g.library_bytes + g.kernel_bytes; };
-  const double per_image = static_cast<double>(bytes(two) - bytes(one)) / 1e6;
-  std::cout << "an image more: " << per_image << " MB, of them "
-            << static_cast<double>(two.library_bytes - one.library_bytes) / 1e6
-            << " of library calls; whatever the batch: " << static_cast<double>(bytes(one)) / 1e6 - per_image << "\n";
-  EXPECT_GT(per_image, 10);
-  EXPECT_LT(per_image, 19.5);
+  for (const GraphCounts& g : {one, two}) {
+    expect_no_memory_nodes(g);
+    EXPECT_LE(g.kernels, 159);
+    EXPECT_LE(g.library_calls, 85);  // 62, and some engines of the stand-in count twice
+    EXPECT_EQ(g.copies + g.fills, 0);
+    EXPECT_LT(nodes(g), 250);
+  }
+  // What kernels may touch at most: every array whose pointer they get, once. Libraries are left out, since what the
+  // stand-in's engines do with their workspace is their own.
+  const double per_image = static_cast<double>(two.kernel_bytes - one.kernel_bytes) / 1e6;
+  std::cout << "kernels touch at most " << per_image << " MB an image\n";
+  EXPECT_GT(per_image, 5);
+  EXPECT_LT(per_image, 14);
 }
 
 class DistillationNodes : public TrainingOrders {};
