@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -164,6 +165,24 @@ TEST_F(CudaBackendTest, ARecordingForksToASecondStreamAndJoins) {
   EXPECT_EQ(read(input, main), std::vector<float>(1 << 20, 51.0f * 51.0f));
 }
 
+// As metrics are read and data is loaded while a step is recorded.
+TEST_F(CudaBackendTest, AnotherThreadUsesTheNullStreamDuringARecording) {
+  const OwnStream stream(*backend_);
+  const Array recorded(*backend_, DType::f32, {64}, stream), other(*backend_, DType::f32, {64});
+  std::vector<float> seen;
+  const auto graph = backend_->capture(stream, [&] {
+    backend_->fill(recorded.view(), 5.0, stream);
+    std::thread([&] {
+      const std::vector<float> values(64, 3.0f);
+      backend_->copy_from_host(values.data(), other.view(), {});
+      seen = read(other);
+    }).join();
+  });
+  EXPECT_EQ(seen, std::vector<float>(64, 3.0f));
+  graph->replay(stream);
+  EXPECT_EQ(read(recorded, stream), std::vector<float>(64, 5.0f));
+}
+
 TEST_F(CudaBackendTest, ARefusedRecordingLeavesTheStreamUsable) {
   const OwnStream stream(*backend_);
   const Array array(*backend_, DType::f32, {64}, stream);
@@ -184,8 +203,9 @@ TEST_F(CudaBackendTest, ARefusedRecordingLeavesTheStreamUsable) {
 
 TEST_F(CudaBackendTest, MemoryFromBeforeARecordingMayBeFreedInside) {
   const OwnStream stream(*backend_);
-  auto* early = new Array(*backend_, DType::f32, {64}, stream);
   const Array result(*backend_, DType::f32, {64}, stream);
+  const std::size_t before = backend_->memory_stats().active_bytes;
+  auto* early = new Array(*backend_, DType::f32, {64}, stream);
   backend_->fill(early->view(), 2.0, stream);
   const auto graph = backend_->capture(stream, [&] {
     backend_->fill(result.view(), 5.0, stream);
@@ -193,6 +213,7 @@ TEST_F(CudaBackendTest, MemoryFromBeforeARecordingMayBeFreedInside) {
   });
   graph->replay(stream);
   EXPECT_EQ(read(result, stream), std::vector<float>(64, 5.0f));
+  EXPECT_EQ(backend_->memory_stats().active_bytes, before);
 }
 
 // Library convolutions against ours, each direction and precision; equal bits when repeated, in a recording too.

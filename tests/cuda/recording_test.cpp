@@ -107,13 +107,19 @@ TEST_F(CudaRecordingTest, StreamsDoNotShareWhatRunsAtOnce) {
     times(7.0, one, left, main_);
     backend_->wait(side_, main_);  // the block that main has freed is the side's from here on, too
     times(3.0, one, right, side_);
-    times(2.0, one, left, main_);
+    backend_->wait(side_, main_);  // which does not let main have what the side has freed
+    {
+      const Array two(*backend_, main_), three(*backend_, main_);
+      backend_->scale(one.view(), 2.0, two.view(), main_);
+      backend_->scale(one.view(), 3.0, three.view(), main_);
+      backend_->add(two.view(), three.view(), left.view(), main_);
+    }
     backend_->wait(main_, side_);
     backend_->add(left.view(), right.view(), left.view(), main_);
     times(5.0, one, right, main_);
   });
   for (int i = 0; i < 3; ++i) graph->replay(main_);
-  expect_all(left, 13, main_);
+  expect_all(left, 14, main_);
   expect_all(right, 25, main_);
 }
 

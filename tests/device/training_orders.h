@@ -3,10 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
-#include "engine/stream.h"
 #include "tests/device/standin.h"
 #include "tests/support/files.h"
 #include "tests/support/program_test.h"
@@ -15,12 +16,28 @@
 namespace retort::standin {
 
 inline const std::vector<std::string> kOrders = {"late", "others_first", "early", "seed:1", "seed:2"};
+inline const Device kStandin = {DeviceType::cuda, 0};
 
-// What a run leaves: its log (times left out), its losses, and the files of all its learners.
+// On a stream of its own, as in the programs.
+inline TrainSummary run_on_stream(test::TinyTraining& training, const std::string& root, bool resume = false) {
+  TrainSummary summary;  // outlives the run's stream
+  const RunStream stream(training.session.device);
+  summary = training.run(root, resume);
+  return summary;
+}
+
+// What a run leaves: its log (times left out), what it measured, and the files of all its learners.
 struct TinyRun {
   std::vector<std::string> lines, files;
-  std::vector<double> losses;  // of steps and epochs
+  std::vector<double> figures;  // losses, their terms and the norms of their gradients
 };
+
+inline void gather_figures(const nlohmann::json& object, std::vector<double>& figures) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_object() && key != "weights") gather_figures(value, figures);
+    if (value.is_number_float() && key != "top1" && key != "top5" && key != "lr") figures.push_back(value);
+  }
+}
 
 class TrainingOrders : public testing::Test {
  protected:
@@ -28,52 +45,62 @@ class TrainingOrders : public testing::Test {
 
   // `config` as TinyTraining takes it; `order` "" runs on the CPU. `students` are the folders of the learners.
   TinyRun run(const std::string& config, const std::string& order, const std::vector<std::string>& students = {""},
-              DType dtype = DType::f32) {
-    const Device device = order.empty() ? Device{} : Device{DeviceType::cuda, 0};
+              const std::string& precision = "f32") {
     const std::string name = std::to_string(++runs_);
     if (!order.empty()) set_order(order);
-    TrainSummary summary;  // outlives the run's stream, as in the programs
-    kernels::Backend& backend = kernels::backend(device);
-    const Stream stream = backend.create_stream();
+    test::TinyTraining training(home_.path(), config, order.empty() ? Device{} : kStandin, precision);
+    EXPECT_TRUE(run_on_stream(training, name).finished);
+    return result_of(training, name, students);
+  }
+
+  static TinyRun result_of(const test::TinyTraining& training, const std::string& root,
+                           const std::vector<std::string>& students) {
     TinyRun result;
-    {
-      const StreamGuard guard(device, stream);
-      test::TinyTraining training(home_.path(), config, device);
-      training.session.arithmetic.dtype = dtype;
-      summary = training.run(name);
-      for (const std::string& student : students) {
-        const std::string folder = training.folder(name, student);
-        for (const std::string& line : test::logged_lines(folder)) {
-          result.lines.push_back(line);
-          const auto object = nlohmann::json::parse(line);
-          if (object.contains("loss")) result.losses.push_back(object["loss"]);
-        }
-        for (const char* file : {"/last.safetensors", "/best.safetensors"}) {
-          result.files.push_back(test::read_file(folder + file));
-        }
+    for (const std::string& student : students) {
+      const std::string folder = training.folder(root, student);
+      for (const std::string& line : test::logged_lines(folder)) {
+        result.lines.push_back(line);
+        gather_figures(nlohmann::json::parse(line), result.figures);
+      }
+      for (const char* file : {"/last.safetensors", "/best.safetensors"}) {
+        result.files.push_back(test::read_file(folder + file));
+        EXPECT_FALSE(result.files.back().empty()) << folder << file;
       }
     }
-    backend.destroy_stream(stream);
     return result;
   }
 
-  // Equal to the bit in every order, and near the CPU's: in f64, since training multiplies what f32 rounds.
-  void expect_the_same_in_every_order(const std::string& config, double tolerance,
-                                      const std::vector<std::string>& students = {""}) {
-    const TinyRun cpu = run(config, "", students, DType::f64), device = run(config, "late", students, DType::f64);
-    ASSERT_FALSE(cpu.losses.empty());
-    ASSERT_EQ(device.losses.size(), cpu.losses.size());
-    for (std::size_t i = 0; i < cpu.losses.size(); ++i) EXPECT_NEAR(device.losses[i], cpu.losses[i], tolerance) << i;
-    const TinyRun first = run(config, kOrders[0], students);
-    for (std::size_t i = 1; i < kOrders.size(); ++i) {
-      const TinyRun other = run(config, kOrders[i], students);
-      EXPECT_EQ(other.lines, first.lines) << kOrders[i];
-      EXPECT_TRUE(other.files == first.files) << kOrders[i];
+  // Relative to the figure where that is above 1.
+  static void expect_near(const TinyRun& actual, const TinyRun& expected, double bound) {
+    ASSERT_FALSE(expected.figures.empty());
+    ASSERT_EQ(actual.figures.size(), expected.figures.size());
+    for (std::size_t i = 0; i < expected.figures.size(); ++i) {
+      const double figure = expected.figures[i];
+      EXPECT_NEAR(actual.figures[i], figure, bound * std::max(1.0, std::abs(figure))) << i;
     }
   }
 
- private:
+  // Equal to the bit in every order.
+  TinyRun expect_the_same_bits(const std::string& config, const std::vector<std::string>& students,
+                               const std::string& precision) {
+    TinyRun first = run(config, kOrders[0], students, precision);
+    for (std::size_t i = 1; i < kOrders.size(); ++i) {
+      const TinyRun other = run(config, kOrders[i], students, precision);
+      EXPECT_EQ(other.lines, first.lines) << kOrders[i];
+      EXPECT_TRUE(other.files == first.files) << kOrders[i];
+    }
+    return first;
+  }
+
+  // And near the CPU's: in f64, since training multiplies what f32 rounds.
+  void expect_the_same_in_every_order(const std::string& config, const std::vector<std::string>& students = {""}) {
+    expect_near(run(config, "late", students, "f64"), run(config, "", students, "f64"), 1e-9);
+    expect_the_same_bits(config, students, "f32");
+  }
+
   test::TemporaryFolder home_;
+
+ private:
   int runs_ = 0;
 };
 

@@ -78,7 +78,7 @@ class SparseLaunches {
 using Where = std::source_location;
 
 namespace detail {
-// A kernel's launch bound, 0 where it has none. Throws Error where it is below the threads of `block`.
+// Throws Error where `block` has more threads than the kernel's launch bound, if it has one.
 void check_bounds(const void* kernel, dim3 block, const Where& launch_site);
 // Throws Error unless `pointer` is null or belongs to the device and is a multiple of `alignment`.
 void check_pointer(const void* pointer, std::size_t alignment, std::size_t argument, const Where& launch_site);

@@ -15,9 +15,9 @@ namespace {
 constexpr std::int64_t kClasses = 7;
 constexpr int kSize = 8;
 
-void write_teacher(const std::string& path) {
+void write_teacher(const std::string& path, std::uint64_t seed) {
   const auto model = make_model({.arch = "resnet8", .classes = kClasses});
-  model->parameters().materialize({}, DType::f32, 2);
+  model->parameters().materialize({}, DType::f32, seed);
   write_safetensors(path, model->parameters().to_arrays(),
                     {{"arch", "resnet8"}, {"classes", std::to_string(kClasses)}, {"stem", "cifar"}});
 }
@@ -48,19 +48,24 @@ Session tiny_session(std::int64_t images, std::int64_t validation, Device device
   return session;
 }
 
-TinyTraining::TinyTraining(const std::string& folder, const std::string& config, Device device)
+TinyTraining::TinyTraining(const std::string& folder, const std::string& config, Device device,
+                           const std::string& precision)
     : session(tiny_session(29, 12, device)),
       folder_(folder),
-      text_(
-          "name = \"tiny\"\n[data]\nbatch_size = 6\nnormalize = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }\n"
-          "[model]\narch = \"resnet8\"\n[optimizer]\nlr = 0.05\n" +
-          config),
+      text_("name = \"tiny\"\nprecision = \"" + precision +
+            "\"\n[data]\nbatch_size = 6\nnormalize = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }\n" +
+            (config.find("[model]") == std::string::npos ? "[model]\narch = \"resnet8\"\n" : "") +
+            "[optimizer]\nlr = 0.05\n" + config),
       distils_(config.find("[[teacher]]") != std::string::npos) {
+  session.arithmetic = arithmetic_of(precision);
   if (!distils_) return;
-  const std::string path = folder_ + "/teacher.safetensors";
-  write_teacher(path);
-  for (std::size_t at = 0; (at = text_.find("\"teacher\"", at)) != std::string::npos;) {
-    text_.replace(at, 9, "\"" + path + "\"");
+  std::uint64_t seed = 2;
+  for (const std::string name : {"teacher", "second teacher"}) {
+    const std::string path = folder_ + "/" + name + ".safetensors", quoted = "\"" + name + "\"";
+    write_teacher(path, seed++);
+    for (std::size_t at = 0; (at = text_.find(quoted, at)) != std::string::npos;) {
+      text_.replace(at, quoted.size(), "\"" + path + "\"");
+    }
   }
 }
 
@@ -98,8 +103,9 @@ TrainSummary TinyTraining::run(const std::string& root, bool resume) {
   learners = &made;
   RunDirectory directory = open_run(start, config.run, session);
   Console console(directory.file("log.txt"));
-  return run_training({config.run, resolved, session, made, start, teachers ? &*teachers : nullptr}, directory, console,
-                      options);
+  return run_training({config.run, resolved, session, made, start, teachers ? &*teachers : nullptr,
+                       config.gradient_norms_every},
+                      directory, console, options);
 }
 
 std::string TinyTraining::folder(const std::string& root, const std::string& student) const {

@@ -20,8 +20,10 @@ struct Killed {};
 
 class TinyTraining {
  public:
-  // `config` in TOML; with [[teacher]] blocks a distillation, whose teachers' path "teacher" is a resnet8 made here.
-  TinyTraining(const std::string& folder, const std::string& config, Device device = {});
+  // `config` in TOML; with [[teacher]] blocks a distillation, whose teachers' paths "teacher" and "second teacher" are
+  // resnet8 made here.
+  TinyTraining(const std::string& folder, const std::string& config, Device device = {},
+               const std::string& precision = "f32");
 
   // From the beginning or resumed, in the folder `root`. Objects are made anew each time, as in a new process.
   TrainSummary run(const std::string& root, bool resume = false);
