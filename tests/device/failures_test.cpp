@@ -48,13 +48,13 @@ class Failures : public TrainingOrders {
 
   // How often each function was called when the run had made so many steps, and in all.
   void count_calls() {
+    test::TinyTraining training(home_.path(), kConfig, kStandin);
     const Calls before = calls();
     const auto since = [&] {
       Calls made = calls();
       for (const auto& [name, count] : before) made[name] -= count;
       return made;
     };
-    test::TinyTraining training(home_.path(), kConfig, kStandin);
     training.stop_requested = [&] {
       at_.push_back(since());
       return false;
@@ -145,8 +145,8 @@ TEST_F(Failures, OfEachFunctionAreOneLineAndLoseNothing) {
     }
   }
   for (const char* name : {"cudaLaunchKernel", "cudaGraphLaunch", "cudaGraphInstantiateWithFlags",
-                           "cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaStreamSynchronize",
-                           "cudaMemcpyAsync", "cudaEventRecord", "cudaStreamWaitEvent", "cudaStreamCreateWithFlags"}) {
+                           "cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaStreamSynchronize", "cudaMemcpyAsync",
+                           "cudaEventRecord", "cudaStreamWaitEvent", "cudaStreamCreateWithFlags"}) {
     EXPECT_TRUE(failed.contains(name)) << name;
   }
   std::string names;

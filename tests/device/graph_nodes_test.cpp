@@ -34,15 +34,15 @@ class GraphNodes : public test::TinyRunTest {
     test::write_file(config(), test::kTinyConfig);
     const std::string root = "batch" + std::to_string(batch);
     const auto set = [](const char* name, const char* value) { setenv(name, value, 1); };
-    const pid_t child = start("train",
-                              {config().string(), "--set", "device=cuda", "--set", "output.root=" + root, "--set",
-                               "model.arch=resnet18", "--set", "precision=bf16", "--set",
-                               "data.batch_size=" + std::to_string(batch)},
-                              [set] {
-                                set("RETORT_STANDIN_STATS", "1");
-                                set("RETORT_STANDIN_MULTIPROCESSORS", "132");
-                                set("RETORT_CUDA_SLABS", "off");
-                              });
+    const pid_t child =
+        start("train",
+              {config().string(), "--set", "device=cuda", "--set", "output.root=" + root, "--set",
+               "model.arch=resnet18", "--set", "precision=bf16", "--set", "data.batch_size=" + std::to_string(batch)},
+              [set] {
+                set("RETORT_STANDIN_STATS", "1");
+                set("RETORT_STANDIN_MULTIPROCESSORS", "132");
+                set("RETORT_CUDA_SLABS", "off");
+              });
     while (test::steps_logged(run(root)) < 2 && kill(child, 0) == 0) usleep(20000);
     kill(child, SIGTERM);
     const std::string text = wait(child).err;
@@ -69,7 +69,8 @@ TEST_F(GraphNodes, AndBytesOfAStepOfResNet18AreFew) {
   const auto bytes = [](const GraphCounts& g) { return g.library_bytes + g.kernel_bytes; };
   const double per_image = static_cast<double>(bytes(three) - bytes(two)) / 1e6;
   std::cout << "an image more: " << per_image << " MB, of them " << (three.library_bytes - two.library_bytes) / 1e6
-            << " of library calls; whatever the batch: " << static_cast<double>(bytes(two)) / 1e6 - 2 * per_image << "\n";
+            << " of library calls; whatever the batch: " << static_cast<double>(bytes(two)) / 1e6 - 2 * per_image
+            << "\n";
   EXPECT_GT(per_image, 10);
   EXPECT_LT(per_image, 19.5);
 }

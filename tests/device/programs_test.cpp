@@ -43,9 +43,10 @@ class ProgramsOnADevice : public test::TinyRunTest {
   }
 
   std::vector<float> logits(const std::string& network, const Arguments& options, const std::string& order) const {
-    output("predict", Arguments{network, (kImages / "420.jpg").string(), (kImages / "rgb.png").string(), "--logits",
-                                "logits.safetensors"} +
-                          options,
+    output("predict",
+           Arguments{network, (kImages / "420.jpg").string(), (kImages / "rgb.png").string(), "--logits",
+                     "logits.safetensors"} +
+               options,
            order);
     for (const NamedArray& array : read_safetensors(folder_ / "logits.safetensors").arrays) {
       if (array.name != "logits") continue;
@@ -120,7 +121,8 @@ TEST_F(ProgramsOnADevice, DistilFromAnOnnxFileAsOnTheCpu) {
 // The first call of each function of the libraries, from the program's start to its end. A network that trains on
 // behind a failure that costs nothing is as good.
 TEST_F(ProgramsOnADevice, EndInOneLineWhereTheFirstCallFails) {
-  const Arguments arguments = Arguments{config().string(), "--set", "device=cuda", "--set", "output.root=runs"} + kShort;
+  const Arguments arguments =
+      Arguments{config().string(), "--set", "device=cuda", "--set", "output.root=runs"} + kShort;
   const auto with = [](const std::string& name, const std::string& value) {
     return [=] { setenv(name.c_str(), value.c_str(), 1); };
   };

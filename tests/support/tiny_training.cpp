@@ -103,9 +103,9 @@ TrainSummary TinyTraining::run(const std::string& root, bool resume) {
   learners = &made;
   RunDirectory directory = open_run(start, config.run, session);
   Console console(directory.file("log.txt"));
-  return run_training({config.run, resolved, session, made, start, teachers ? &*teachers : nullptr,
-                       config.gradient_norms_every},
-                      directory, console, options);
+  return run_training(
+      {config.run, resolved, session, made, start, teachers ? &*teachers : nullptr, config.gradient_norms_every},
+      directory, console, options);
 }
 
 std::string TinyTraining::folder(const std::string& root, const std::string& student) const {
