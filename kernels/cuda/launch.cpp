@@ -30,15 +30,25 @@ void launch_kernel(const void* kernel, const Grid& grid, dim3 block, std::size_t
 
 }  // namespace detail
 
+namespace {
+
+void check_call(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();
+  fail("cuda: {}: {}", call, cudaGetErrorString(status));
+}
+
+}  // namespace
+
 int multiprocessor_count() {
   static std::array<std::atomic<int>, 64> counts{};
   int device = 0;
-  check(cudaGetDevice(&device) == cudaSuccess, "cuda: cudaGetDevice failed");
+  check_call(cudaGetDevice(&device), "cudaGetDevice");
   auto& count = counts[static_cast<std::size_t>(device) % counts.size()];
   if (count == 0) {
     int value = 0;
-    const cudaError_t status = cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device);
-    check(status == cudaSuccess, "cuda: cudaDeviceGetAttribute(MultiProcessorCount): {}", cudaGetErrorString(status));
+    check_call(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device),
+               "cudaDeviceGetAttribute(MultiProcessorCount)");
     count = value;
   }
   return count;
