@@ -110,8 +110,13 @@ Stream CudaBackend::create_stream() {
   cudaStream_t stream = nullptr;
   // Non-blocking: with the default kind any work on the null stream would break a recording and order all streams.
   RETORT_CALL(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  convolutions_->add_stream(stream);
-  wait({stream}, {});
+  try {
+    convolutions_->add_stream(stream);
+    wait({stream}, {});
+  } catch (...) {
+    destroy_stream({stream});
+    throw;
+  }
   return {stream};
 }
 void CudaBackend::destroy_stream(Stream stream) noexcept {
