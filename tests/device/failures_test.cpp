@@ -138,7 +138,7 @@ INSTANTIATE_TEST_SUITE_P(Part, FailuresOfMemory, testing::Range<std::int64_t>(0,
 TEST_F(Failures, OfEachFunctionAreOneLineAndLoseNothing) {
   std::set<std::string> failed, passed_over;
   for (const auto& [name, count] : all_) {
-    if (count <= 0) continue;
+    if (count <= 0 || name == "cudaStreamIsCapturing") continue;  // which only asks, also where memory is freed
     std::set<std::int64_t> chosen = {1, std::min<std::int64_t>(2, count), count};
     if (at_[1][name] > at_[0][name]) chosen.insert((at_[0][name] + at_[1][name] + 1) / 2);
     for (const std::int64_t n : chosen) {

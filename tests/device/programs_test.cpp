@@ -1,12 +1,7 @@
-// The programs on the stand-in device say what they say on the CPU, end with nothing left on the device, and in one line
-// where the device fails them from the start.
-#include <gmock/gmock.h>
-
+// The programs on the stand-in device say what they say on the CPU, and end with nothing left on the device.
 #include <cmath>
 #include <cstring>
-#include <iostream>
 #include <nlohmann/json.hpp>
-#include <regex>
 
 #include "engine/safetensors.h"
 #include "tests/support/program_test.h"
@@ -16,7 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Arguments = std::vector<std::string>;
-using testing::HasSubstr;
 
 const fs::path kImages = fs::absolute("tests/fixtures/images");
 const Arguments kShort = {"--set", "train.max_steps=3", "--set", "train.evaluate_test=false"};
@@ -116,33 +110,6 @@ TEST_F(ProgramsOnADevice, DistilFromAnOnnxFileAsOnTheCpu) {
     EXPECT_NEAR(a["loss"].get<double>(), e["loss"].get<double>(), 1e-3);
   }
   EXPECT_EQ(steps, 3);
-}
-
-// The first call of each function of the libraries, from the program's start to its end. A network that trains on
-// behind a failure that costs nothing is as good.
-TEST_F(ProgramsOnADevice, EndInOneLineWhereTheFirstCallFails) {
-  const Arguments arguments =
-      Arguments{config().string(), "--set", "device=cuda", "--set", "output.root=runs"} + kShort;
-  const auto with = [](const std::string& name, const std::string& value) {
-    return [=] { setenv(name.c_str(), value.c_str(), 1); };
-  };
-  const std::string statistics = call("train", arguments, with("RETORT_STANDIN_STATS", "1")).err;
-  const std::regex line("standin: \\d+ calls of (c\\w+)");
-  std::string passed_over;
-  int failed = 0;
-  for (std::sregex_iterator at(statistics.begin(), statistics.end(), line), end; at != end; ++at) {
-    const std::string name = (*at)[1];
-    SCOPED_TRACE(name);
-    const test::ProgramResult result = call("train", arguments, with("RETORT_STANDIN_FAIL", name + ":1"));
-    if (result.exit_code == 0) {
-      passed_over += " " + name;
-      continue;
-    }
-    ++failed;
-    expect_error(result, HasSubstr("error: "));
-  }
-  EXPECT_GT(failed, 20);
-  std::cout << "gone on in spite of a failure of:" << passed_over << "\n";
 }
 
 }  // namespace
