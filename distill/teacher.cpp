@@ -149,23 +149,33 @@ ModelOutput Teacher::forward(const Tensor& input, const TapNames& taps) const {
   return output;
 }
 
-Teachers::Teachers(const std::vector<TeacherConfig>& configs, Combine combine, const TrainConfig& run,
-                   const Session& session)
-    : used_(configs.size(), false),
-      taps_(configs.size()),
-      combine_(combine),
-      seed_(run.seed),
-      device_(session.device),
-      stream_(kernels::backend(session.device).create_stream()) {
+namespace {
+
+std::vector<Teacher> load_teachers(const std::vector<TeacherConfig>& configs, const TrainConfig& run,
+                                   const Session& session) {
+  std::vector<Teacher> teachers;
   for (const TeacherConfig& config : configs) {
     try {
-      teachers_.emplace_back(config, run, session);
+      teachers.emplace_back(config, run, session);
     } catch (const Error& e) {
       const std::string text = e.what();
       fail("{}{}", text.starts_with(config.where) ? "" : config.where + ": ", text);
     }
   }
+  return teachers;
 }
+
+}  // namespace
+
+Teachers::Teachers(const std::vector<TeacherConfig>& configs, Combine combine, const TrainConfig& run,
+                   const Session& session)
+    : teachers_(load_teachers(configs, run, session)),
+      used_(configs.size(), false),
+      taps_(configs.size()),
+      combine_(combine),
+      seed_(run.seed),
+      device_(session.device),
+      stream_(kernels::backend(session.device).create_stream()) {}
 
 Teachers::~Teachers() {
   kernels::backend(device_).destroy_stream(stream_);

@@ -138,7 +138,7 @@ class Teachers {
   Combine combine_;
   std::uint64_t seed_;
   Device device_;
-  kernels::Stream stream_;
+  kernels::Stream stream_;  // made last: where a teacher cannot be loaded there is none to destroy
 };
 
 }  // namespace retort

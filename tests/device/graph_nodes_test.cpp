@@ -1,7 +1,6 @@
 // How much a recorded step consists of: nodes by kind, and bytes an image. Upper bounds, so that a pass or a copy that
 // comes back is seen.
 #include <gmock/gmock.h>
-#include <signal.h>
 
 #include <iostream>
 #include <regex>
@@ -33,19 +32,18 @@ class GraphNodes : public test::TinyRunTest {
   GraphCounts recorded_step(int batch) {
     test::write_file(config(), test::kTinyConfig);
     const std::string root = "batch" + std::to_string(batch);
-    const auto set = [](const char* name, const char* value) { setenv(name, value, 1); };
-    const pid_t child =
-        start("train",
-              {config().string(), "--set", "device=cuda", "--set", "output.root=" + root, "--set",
-               "model.arch=resnet18", "--set", "precision=bf16", "--set", "data.batch_size=" + std::to_string(batch)},
-              [set] {
-                set("RETORT_STANDIN_STATS", "1");
-                set("RETORT_STANDIN_MULTIPROCESSORS", "132");
-                set("RETORT_CUDA_SLABS", "off");
-              });
-    while (test::steps_logged(run(root)) < 2 && kill(child, 0) == 0) usleep(20000);
-    kill(child, SIGTERM);
-    const std::string text = wait(child).err;
+    const test::ProgramResult result =
+        call("train",
+             {config().string(), "--set", "device=cuda", "--set", "output.root=" + root, "--set", "model.arch=resnet18",
+              "--set", "precision=bf16", "--set", "data.batch_size=" + std::to_string(batch), "--set",
+              "data.validation=0", "--set", "train.max_steps=2", "--set", "train.evaluate_test=false"},
+             [] {
+               setenv("RETORT_STANDIN_STATS", "1", 1);
+               setenv("RETORT_STANDIN_MULTIPROCESSORS", "132", 1);
+               setenv("RETORT_CUDA_SLABS", "off", 1);
+             });
+    EXPECT_EQ(result.exit_code, 0) << result.out;
+    const std::string& text = result.err;
     const std::regex line(
         "graph 1: (\\d+) kernels, (\\d+) library calls, (\\d+) copies, (\\d+) fills, (\\d+) allocations, (\\d+) frees; "
         "library calls and copies touch (\\d+) bytes, kernels at most (\\d+)");
@@ -58,21 +56,21 @@ class GraphNodes : public test::TinyRunTest {
 };
 
 TEST_F(GraphNodes, AndBytesOfAStepOfResNet18AreFew) {
-  const GraphCounts two = recorded_step(2), three = recorded_step(3);
+  const GraphCounts one = recorded_step(1), two = recorded_step(2);
   print("resnet18, bf16", two);
-  EXPECT_EQ(nodes(two), nodes(three)) << "they do not depend on the batch";
-  expect_no_memory_nodes(two);
-  EXPECT_LE(two.kernels, 170);
-  EXPECT_LE(two.library_calls, 62);
-  EXPECT_LE(two.copies + two.fills, 6);
-  EXPECT_LT(nodes(two), 300);
-  const auto bytes = [](const GraphCounts& g) { return g.library_bytes + g.kernel_bytes; };
-  const double per_image = static_cast<double>(bytes(three) - bytes(two)) / 1e6;
-  std::cout << "an image more: " << per_image << " MB, of them " << (three.library_bytes - two.library_bytes) / 1e6
-            << " of library calls; whatever the batch: " << static_cast<double>(bytes(two)) / 1e6 - 2 * per_image
-            << "\n";
-  EXPECT_GT(per_image, 10);
-  EXPECT_LT(per_image, 19.5);
+  for (const GraphCounts& g : {one, two}) {
+    expect_no_memory_nodes(g);
+    EXPECT_LE(g.kernels, 159);
+    EXPECT_LE(g.library_calls, 85);  // 62, and some engines of the stand-in count twice
+    EXPECT_EQ(g.copies + g.fills, 0);
+    EXPECT_LT(nodes(g), 250);
+  }
+  // What kernels may touch at most: every array whose pointer they get, once. Libraries are left out, since what the
+  // stand-in's engines do with their workspace is their own.
+  const double per_image = static_cast<double>(two.kernel_bytes - one.kernel_bytes) / 1e6;
+  std::cout << "kernels touch at most " << per_image << " MB an image\n";
+  EXPECT_GT(per_image, 5);
+  EXPECT_LT(per_image, 14);
 }
 
 class DistillationNodes : public TrainingOrders {};
