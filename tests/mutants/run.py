@@ -47,7 +47,7 @@ COMMANDS = {
     ],
     "retort_device_tests": [
         DEVICE + " --gtest_filter='{near}'",
-        DEVICE + " --gtest_filter='Cuda*:Libraries*:Matmul*:*Descriptors*:EngineRules*:Gaps*'",
+        DEVICE + " --gtest_filter='Cuda*:Libraries*:Matmul*:*Descriptors*:EngineRules*:FailingCalls*:HostCopies*:WhileOneRecords*'",
         *(f"RETORT_STANDIN_ORDER={order} {DEVICE} --gtest_filter='Cuda*'" for order in ("others_first", "seed:1")),
         DEVICE,
     ],
@@ -78,7 +78,7 @@ NEAR = {
     "matmul": "Matmul*:Libraries*",
     "gemm_layout": "Matmul*:Libraries*",
     "kernels/cuda/launch": "DeviceOrder*:DeviceErrors*:CudaBackend*",
-    "kernels/cuda": "Cuda*:RecordingPool*:Gaps*",
+    "kernels/cuda": "Cuda*:HostCopies*:WhileOneRecords*:FailingCalls*",
     "distill/": "TrainingOrders*",
     "engine/": "TrainingOrders*",
     "data/": "TrainingOrders*",
