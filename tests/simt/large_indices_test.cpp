@@ -171,7 +171,7 @@ TEST_P(LargeColumns, Reach) {
   for (const bool masked : {true, false}) {
     expect_reached({{f32, s}, {f32, s}, {f32, s}, {f32, c}, {f32, c}, {f32, c}, {f32, s}, {f32, c}, {f32, c}, {f32, s}},
                    [&](Backend& b, const Views& v) {
-                     b.batch_norm_backward(v[0], v[1], v[2], v[3], v[4], v[5], relu, true, v[masked ? 6 : 9],
+                     b.batch_norm_backward(v[0], v[1], v[2], v[3], {}, v[4], v[5], relu, true, v[masked ? 6 : 9],
                                            v[masked ? 9 : 6], v[7], v[8], {});
                    });
   }

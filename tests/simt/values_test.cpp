@@ -103,7 +103,7 @@ TEST_P(SimtValues, NoNumbersThroughBatchNorm) {
                        input(t, s, where == 2 ? in_channel(2, 0) : normal_values(s.numel())), input(a, c), input(a, c),
                        positive(a, c), output(t, s), output(t, s), output(a, c), output(a, c)},
                       [&](Backend& b, const Views& v) {
-                        b.batch_norm_backward(v[0], v[1], v[2], v[3], v[4], v[5], act, true, v[6], v[7], v[8], v[9],
+                        b.batch_norm_backward(v[0], v[1], v[2], v[3], {}, v[4], v[5], act, true, v[6], v[7], v[8], v[9],
                                               {});
                       },
                       {1e-12, 2e-5, 1e-2});
