@@ -10,7 +10,7 @@
 namespace retort::kernels {
 
 // Bytes that this process can still allocate on `device`; never less than there are. On a GPU what its driver calls
-// free. On the CPU the least of what the machine has (Linux's MemAvailable, with swap), what the control group leaves
+// free; nothing where there is no driver. On the CPU the least of what the machine has (Linux's MemAvailable, with swap), what the control group leaves
 // (versions 1 and 2), and what `ulimit -v` leaves; nothing where none of them says.
 std::optional<std::size_t> available_memory(Device device);
 

@@ -69,22 +69,25 @@ class RecordedStreams : public testing::TestWithParam<std::pair<const char*, con
  protected:
   // The registry keeps the first backend that a device got.
   static StreamRules& rules() {
+    if (made() == nullptr) kernels::backend({DeviceType::cuda, 0});
+    return *made();
+  }
+  static StreamRules*& made() {
     static StreamRules* made = nullptr;
-    if (made == nullptr) {
-      kernels::set_cuda_provider({[] { return 1; }, [] { return std::string(); },
-                                  [](int) -> std::unique_ptr<kernels::Backend> {
-                                    auto backend = std::make_unique<StreamRules>();
-                                    made = backend.get();
-                                    return backend;
-                                  }});
-      kernels::backend({DeviceType::cuda, 0});
-    }
-    return *made;
+    return made;
+  }
+  static kernels::CudaProvider provider() {
+    return {[] { return 1; }, [] { return std::string(); },
+            [](int) -> std::unique_ptr<kernels::Backend> {
+              auto backend = std::make_unique<StreamRules>();
+              made() = backend.get();
+              return backend;
+            }};
   }
 
   void SetUp() override {
     if (kernels::built_in_cuda_provider().device_count() > 0) GTEST_SKIP() << "there is a device that has these rules";
-    rules();
+    kernels::set_cuda_provider(provider());
   }
   void TearDown() override { kernels::set_cuda_provider(kernels::built_in_cuda_provider()); }
 
