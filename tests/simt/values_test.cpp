@@ -280,10 +280,10 @@ TEST_P(SimtValues, ConstantRowsAndColumns) {
 }
 
 // Samples that are all one and the same have no mean distance to divide by.
-TEST(SimtRelationValues, NoDistances) {
-  for (const DType t : {DType::f64, DType::f32}) {
-    const Shape pairs{6, 6};
-    const std::vector<double> none(36, 0), some(36, 2);
+TEST(SimtRelationValues, NoDistances) {  // among equal samples, and of one to others
+  for (const auto& [t, samples] : {std::pair{DType::f64, 6}, {DType::f32, 6}, {DType::f64, 1}, {DType::f32, 1}}) {
+    const Shape pairs{samples, samples};
+    const std::vector<double> none(static_cast<std::size_t>(samples * samples), 0), some(none.size(), 2);
     for (const auto& [s, teacher] : {std::pair{none, some}, {some, none}, {none, none}}) {
       for (const bool normalize : {true, false}) {
         expect_same({input(t, pairs, s), input(t, pairs, teacher), output(t, {1}), output(t, pairs)},
