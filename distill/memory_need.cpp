@@ -63,10 +63,11 @@ MemoryNeed memory_need(const TrainConfig& config, const Session& session, Networ
   return need;
 }
 
-void check_memory(const TrainConfig& config, const Session& session, NetworkUse use) {
+namespace {
+
+void check_need(const MemoryNeed& need, const TrainConfig& config, const Session& session) {
   const auto available = kernels::available_memory(session.device);
   if (!available) return;
-  const MemoryNeed need = memory_need(config, session, use);
   const std::size_t there = bytes_left(session, *available);
   const std::int64_t total = need.total(session.device);
   if (static_cast<double>(total) <= static_cast<double>(there)) return;
@@ -86,11 +87,17 @@ void check_memory(const TrainConfig& config, const Session& session, NetworkUse 
                        session.width, text(total - need.network), session.device.to_string(), bytes_text(there)));
 }
 
+}  // namespace
+
+void check_memory(const TrainConfig& config, const Session& session, NetworkUse use) {
+  check_need(memory_need(config, session, use), config, session);
+}
+
 void check_memory(std::span<const TrainConfig* const> students, const Session& session) {
   MemoryNeed all;
   for (const TrainConfig* student : students) {
-    check_memory(*student, session);
     const MemoryNeed need = memory_need(*student, session, NetworkUse::training);
+    check_need(need, *student, session);
     all.network += need.network;
     all.input = need.input;  // all see the same images
     all.step += need.step;

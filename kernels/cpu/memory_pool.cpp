@@ -17,8 +17,7 @@ constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLargeFrom = std::size_t{1} << 20;   // requests from here on are large
 constexpr std::size_t kMaxRequest = std::size_t{1} << 60;  // keeps the rounding below from overflowing
-
-constexpr std::size_t kAskFrom = std::size_t{1} << 26;  // bytes
+constexpr std::size_t kAskFrom = std::size_t{1} << 26;     // new blocks from here on ask what the machine has left
 
 std::size_t round_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;

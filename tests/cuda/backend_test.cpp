@@ -11,6 +11,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/direct_convolution.h"
 #include "kernels/error.h"
+#include "tests/cuda/backend_memory.h"
 #include "tests/support/files.h"
 
 namespace retort::kernels {
@@ -36,43 +37,10 @@ class CudaBackendTest : public testing::Test {
     backend_ = std::make_unique<CudaBackend>(0);
   }
 
-  // A stream for one test; outlives the arrays declared behind it, which are freed on it.
-  class OwnStream {
-   public:
-    explicit OwnStream(Backend& backend) : backend_(backend), stream_(backend.create_stream()) {}
-    ~OwnStream() { backend_.destroy_stream(stream_); }
-    OwnStream(const OwnStream&) = delete;
-    OwnStream& operator=(const OwnStream&) = delete;
-    operator Stream() const { return stream_; }  // NOLINT: is one
+  using OwnStream = test::OwnStream;
+  using Array = test::DeviceArray;
 
-   private:
-    Backend& backend_;
-    Stream stream_;
-  };
-
-  // Device memory for one test.
-  class Array {
-   public:
-    Array(Backend& backend, DType dtype, const Shape& shape, Stream stream = {})
-        : backend_(backend), stream_(stream), view_{nullptr, dtype, shape} {
-      view_.data = backend.allocate(view_.bytes(), stream);
-    }
-    ~Array() { backend_.deallocate(view_.data, view_.bytes(), stream_); }
-    Array(const Array&) = delete;
-    Array& operator=(const Array&) = delete;
-    const View& view() const { return view_; }
-
-   private:
-    Backend& backend_;
-    Stream stream_;
-    View view_;
-  };
-
-  std::vector<float> read(const Array& array, Stream stream = {}) {
-    std::vector<float> values(static_cast<std::size_t>(array.view().numel()));
-    backend_->copy_to_host(array.view(), values.data(), stream);
-    return values;
-  }
+  std::vector<float> read(const Array& array, Stream stream = {}) { return array.read(stream); }
 
   std::unique_ptr<CudaBackend> backend_;
 };

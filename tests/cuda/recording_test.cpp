@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/error.h"
+#include "tests/cuda/backend_memory.h"
 #include "tests/support/files.h"
 
 namespace retort::kernels {
@@ -33,20 +34,8 @@ class CudaRecordingTest : public testing::Test {
     }
   }
 
-  class Array {
-   public:
-    Array(Backend& backend, Stream stream) : backend_(backend), stream_(stream) {
-      view_.data = backend.allocate(view_.bytes(), stream);
-    }
-    ~Array() { backend_.deallocate(view_.data, view_.bytes(), stream_); }
-    Array(const Array&) = delete;
-    Array& operator=(const Array&) = delete;
-    const View& view() const { return view_; }
-
-   private:
-    Backend& backend_;
-    Stream stream_;
-    View view_{nullptr, DType::f32, {kCount}};
+  struct Array : test::DeviceArray {
+    Array(Backend& backend, Stream stream) : DeviceArray(backend, DType::f32, {kCount}, stream) {}
   };
 
   // to = factor² one, by way of memory of the recording's own.

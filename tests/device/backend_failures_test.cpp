@@ -14,6 +14,7 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/handle.h"
 #include "kernels/error.h"
+#include "tests/cuda/backend_memory.h"
 #include "tests/device/standin.h"
 #include "tests/support/files.h"
 
@@ -29,39 +30,10 @@ class FailingCalls : public testing::Test {
  protected:
   static constexpr std::int64_t kCount = 4096;
 
-  class OwnStream {
-   public:
-    explicit OwnStream(Backend& backend) : backend_(backend), stream_(backend.create_stream()) {}
-    ~OwnStream() { backend_.destroy_stream(stream_); }
-    OwnStream(const OwnStream&) = delete;
-    OwnStream& operator=(const OwnStream&) = delete;
-    operator Stream() const { return stream_; }  // NOLINT: is one
-
-   private:
-    Backend& backend_;
-    Stream stream_;
-  };
-
-  class Array {
-   public:
+  using OwnStream = test::OwnStream;
+  struct Array : test::DeviceArray {
     Array(Backend& backend, Stream stream, const Shape& shape = {kCount})
-        : backend_(backend), stream_(stream), view_{nullptr, DType::f32, shape} {
-      view_.data = backend.allocate(view_.bytes(), stream);
-    }
-    ~Array() { backend_.deallocate(view_.data, view_.bytes(), stream_); }
-    Array(const Array&) = delete;
-    Array& operator=(const Array&) = delete;
-    const View& view() const { return view_; }
-    std::vector<float> read() const {
-      std::vector<float> values(static_cast<std::size_t>(view_.numel()));
-      backend_.copy_to_host(view_, values.data(), stream_);
-      return values;
-    }
-
-   private:
-    Backend& backend_;
-    Stream stream_;
-    View view_;
+        : DeviceArray(backend, DType::f32, shape, stream) {}
   };
 
   // An exception in the midst leaves streams that nobody has joined.
